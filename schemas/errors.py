@@ -1,0 +1,120 @@
+"""Every way a run can fail, and the exit code each way has.
+
+    ConversionError
+    ├── UsageError           2   the command line asks for something impossible
+    ├── MalformedModel       3   a file is broken, hostile or not what it claims: theirs to fix
+    ├── UnsupportedModel     4   a layer or parameter we cannot convert exactly: ours to do
+    ├── VerificationFailed   5   the converted model's numbers differ from Caffe's
+    ├── StageCrashed         6   a worker crashed, was killed or timed out
+    ├── EnvironmentProblem   7   a package is missing, the disk is full, a folder cannot be written
+    └── Interrupted        130   Ctrl-C or SIGTERM
+
+Standard library only: every other module, on every interpreter, may import this one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Optional, Type
+
+
+class ConversionError(Exception):
+    """A failure with one line for the user.
+
+    Args:
+        message: what was expected and what was found.
+        where: the place: ``file:line:column``, ``file, byte 123``, ``layer 'conv1' (Convolution)``.
+        hint: what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, where: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text} ({self.hint})" if self.hint else text
+
+    def document(self) -> Dict[str, Any]:
+        """The error as JSON values, to cross a process boundary; `revive` is the way back."""
+        return {
+            "kind": type(self).__name__,
+            "message": self.message,
+            "where": self.where,
+            "hint": self.hint,
+        }
+
+
+class UsageError(ConversionError):
+    exit_code = 2
+
+
+class MalformedModel(ConversionError):
+    exit_code = 3
+
+
+class UnsupportedModel(ConversionError):
+    exit_code = 4
+
+
+class VerificationFailed(ConversionError):
+    """`worst`, once known, is the blob to blame and its relative error: ``{"blob", "error"}``."""
+
+    exit_code = 5
+    worst: Optional[Dict[str, Any]] = None
+
+    def document(self) -> Dict[str, Any]:
+        return dict(super().document(), worst=self.worst)
+
+
+class StageCrashed(ConversionError):
+    exit_code = 6
+
+
+class EnvironmentProblem(ConversionError):
+    exit_code = 7
+
+
+class Interrupted(ConversionError):
+    exit_code = 130
+
+
+KINDS: Dict[str, Type[ConversionError]] = {
+    kind.__name__: kind
+    for kind in (
+        UsageError,
+        MalformedModel,
+        UnsupportedModel,
+        VerificationFailed,
+        StageCrashed,
+        EnvironmentProblem,
+        Interrupted,
+    )
+}
+
+
+def revive(document: Dict[str, Any]) -> ConversionError:
+    """The error that `ConversionError.document` described; an unknown kind is a StageCrashed."""
+    kind = KINDS.get(str(document.get("kind")), StageCrashed)
+    return kind(
+        str(document.get("message", "")),
+        str(document.get("where", "")),
+        str(document.get("hint", "")),
+    )
+
+
+def cannot_use(path: object, error: OSError) -> ConversionError:
+    """The error for a file the system would not open, read or write.
+
+    A missing or wrong-typed path is the command line's fault (2); a full disk, a missing
+    permission and the like are the environment's (7).
+    """
+    reason = error.strerror or str(error)
+    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
+        return UsageError(reason[:1].lower() + reason[1:], str(path), "check the path")
+    return EnvironmentProblem(
+        reason[:1].lower() + reason[1:], str(path), "check permissions and free space"
+    )

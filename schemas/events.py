@@ -1,0 +1,115 @@
+"""The JSON lines that a worker writes for the driver, on a pipe of their own.
+
+    {"event": "started",  "stage": "extract", "pid": 4711}
+    {"event": "progress", "task": "weights", "done": 3, "total": 16}
+    {"event": "warning",  "message": "..."}
+    {"event": "error",    "kind": "MalformedModel", "message": "...", "where": "...", "hint": "...",
+                          "exit_code": 3, "traceback": "..."}
+    {"event": "result",   ...}
+
+Exactly one `error` or `result` ends a job. The pipe is a file descriptor passed by number, so that
+what Caffe's and TensorFlow's libraries print on stdout and stderr cannot be mistaken for an event.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from typing import Any, Dict, Optional
+
+from schemas.errors import (
+    ConversionError,
+    EnvironmentProblem,
+    Interrupted,
+    MalformedModel,
+    StageCrashed,
+    cannot_use,
+)
+
+MAX_LINE = 16 * 1024 * 1024
+
+
+class Events:
+    """Writes a worker's events.
+
+    Args:
+        fd: an open file descriptor, owned from now on; with None there is no driver, and warnings
+            and errors are printed to stderr for a person.
+        verbose: print the traceback too.
+    """
+
+    def __init__(self, fd: Optional[int] = None, verbose: bool = False) -> None:
+        self._stream = None if fd is None else os.fdopen(fd, "w", encoding="utf-8", newline="\n")
+        self._verbose = verbose
+
+    def _write(self, event: str, **fields: Any) -> None:
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(json.dumps(dict(fields, event=event)) + "\n")
+            self._stream.flush()
+        except (BrokenPipeError, ValueError):
+            # The driver is gone: there is nobody left to work for.
+            os._exit(Interrupted.exit_code)
+
+    def started(self, stage: str) -> None:
+        self._write("started", stage=stage, pid=os.getpid())
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        self._write("progress", task=task, done=done, total=total)
+
+    def warning(self, message: str) -> None:
+        self._write("warning", message=message)
+        if self._stream is None:
+            print("warning: " + message, file=sys.stderr)
+
+    def result(self, **fields: Any) -> None:
+        self._write("result", **fields)
+
+    def error(self, error: BaseException) -> int:
+        """Reports `error` and returns the exit code it stands for."""
+        known = as_conversion_error(error)
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        self._write("error", exit_code=known.exit_code, traceback=trace, **known.document())
+        if self._stream is None:
+            print(trace if self._verbose else f"error: {known}", file=sys.stderr)
+        return known.exit_code
+
+
+def as_conversion_error(error: BaseException) -> ConversionError:
+    """`error` itself if it is one of ours, else the one that describes it best."""
+    if isinstance(error, ConversionError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("interrupted")
+    if isinstance(error, OSError):
+        return cannot_use(error.filename or "a file", error)
+    if isinstance(error, MemoryError):
+        return EnvironmentProblem("out of memory", hint="use a machine with more memory")
+    if isinstance(error, ImportError):
+        return EnvironmentProblem(
+            f"package {error.name!r} cannot be imported: {error}", hint="run `orchestrate doctor`"
+        )
+    return StageCrashed(
+        f"{type(error).__name__}: {error}", hint="this is a fault of ours; --verbose shows where"
+    )
+
+
+def parse(line: str) -> Dict[str, Any]:
+    """One event from one line.
+
+    Raises:
+        MalformedModel: the line is longer than 16 MiB, is not JSON, or is not an event.
+    """
+    if len(line) > MAX_LINE:
+        raise MalformedModel(f"a worker's event is longer than {MAX_LINE} bytes")
+    try:
+        event = json.loads(line)
+    except ValueError as error:
+        raise MalformedModel(f"a worker's event is not JSON: {error}") from error
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        raise MalformedModel(f"a worker's line is not an event: {line[:80]!r}")
+    return event

@@ -1,0 +1,125 @@
+"""The net both stages speak of: layers in file order, blobs in single-assignment form.
+
+Caffe lets a layer overwrite a blob in place. Here every value has a key of its own: the last value
+a blob name takes is keyed by the name itself, an earlier one by ``name@layer``, where `layer` wrote
+it. `Net.names` says which key holds the last value of each of Caffe's blob names (several names
+share a key where Caffe shares their memory).
+
+Shapes are Caffe's (N, C, H, W), whatever a stage does with the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from schemas.errors import MalformedModel
+
+Shape = Tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One value of one blob.
+
+    Attributes:
+        key: unique in the net.
+        name: the blob's name in Caffe.
+        shape: Caffe's shape at the prototxt's batch size.
+        batch: the axis that runs over the samples of a batch, or None where samples mix
+            (a Reshape to literal sizes, batch statistics, a Concat on axis 0, ...).
+        index: the values are positions or counts, to be compared exactly.
+    """
+
+    key: str
+    name: str
+    shape: Shape
+    batch: Optional[int] = None
+    index: bool = False
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer as the prototxt has it, after Caffe's own upgrades.
+
+    Attributes:
+        name: unique in the net (a repeated name gets a suffix).
+        type: Caffe's current type string.
+        bottoms, tops: blob keys.
+        fields: every other field that was written, under Caffe's names, as JSON values:
+            ``{"pooling_param": {"pool": "MAX", "kernel_size": 2}, "param": [{"lr_mult": 0.0}]}``.
+        weights: keys of the layer's parameter blobs, in Caffe's order; two layers that share a
+            parameter name the same key.
+        dialect: the fork whose meaning of `type` applies; empty for BVLC Caffe.
+        line: where the layer starts in the prototxt; 0 where there is no text.
+    """
+
+    name: str
+    type: str
+    bottoms: Tuple[str, ...]
+    tops: Tuple[str, ...]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    weights: Tuple[str, ...] = ()
+    dialect: str = ""
+    line: int = 0
+
+    def __str__(self) -> str:
+        place = f", line {self.line}" if self.line else ""
+        return f"layer {self.name!r} ({self.type}{place})"
+
+
+@dataclass(frozen=True)
+class Net:
+    """A checked net; see the module's docstring for keys and names.
+
+    Raises:
+        MalformedModel: a blob is read before it is written or written twice, or a key is unknown.
+    """
+
+    name: str
+    layers: Tuple[Layer, ...]
+    blobs: Mapping[str, Blob]
+    names: Mapping[str, str]
+    inputs: Tuple[str, ...]
+    outputs: Tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        written = set(self.inputs)
+        if len(written) != len(self.inputs):
+            raise MalformedModel("an input is listed twice: {}".format(", ".join(self.inputs)))
+        layer_names = set()
+        for layer in self.layers:
+            if layer.name in layer_names:
+                raise MalformedModel("two layers have this name", str(layer))
+            layer_names.add(layer.name)
+            for key in layer.bottoms:
+                if key not in written:
+                    raise MalformedModel(f"bottom {key!r} is read before it is written", str(layer))
+            for key in layer.tops:
+                if key in written:
+                    raise MalformedModel(f"top {key!r} is written twice", str(layer))
+                written.add(key)
+        for what, keys in (
+            ("blob", self.blobs),
+            ("output", self.outputs),
+            ("name of blob", self.names.values()),
+        ):
+            for key in keys:
+                if key not in written:
+                    raise MalformedModel(f"{what} {key!r} is written by no layer")
+        missing = written.difference(self.blobs)
+        if missing:
+            raise MalformedModel(f"no shape is known for blob {min(missing)!r}")
+
+    @property
+    def dynamic_batch(self) -> bool:
+        """Whether every sample is computed on its own, so that any batch size will do."""
+        return all(blob.batch == 0 for blob in self.blobs.values())
+
+    def consumers(self) -> Dict[str, List[Layer]]:
+        """Blob key -> the layers that read it, in file order."""
+        readers: Dict[str, List[Layer]] = {key: [] for key in self.blobs}
+        for layer in self.layers:
+            for key in layer.bottoms:
+                readers[key].append(layer)
+        return readers

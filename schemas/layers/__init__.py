@@ -1,0 +1,1 @@
+"""What a Caffe layer means, one module a family; `registry` says how one is declared and found."""
