@@ -1,0 +1,128 @@
+"""Describes a file as a table: a prototxt, weights of either format, or an interchange file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+from schemas import interchange
+from schemas.errors import MalformedModel, UnsupportedModel, cannot_use
+from schemas.events import Events
+from schemas.layers import registry
+from stage_extract import network, prototxt, upgrade, weights
+
+
+def inspect(path: Path, events: Events) -> Dict[str, Any]:
+    """The file's kind, facts and table, as JSON values: kind, title, facts, columns, rows."""
+    events.progress("open", 0, 1)
+    try:
+        with open(str(path), "rb") as file:
+            start = file.read(4096)
+    except OSError as error:
+        raise cannot_use(path, error) from error
+    if start.startswith(b"\x89HDF"):
+        described = _hdf5(path)
+    elif _is_text(start):
+        described = _prototxt(path)
+    else:
+        described = _weights(path, "caffemodel")
+    events.progress("opened", 1, 1)
+    described["facts"] = dict(
+        {"size": f"{os.path.getsize(str(path)):,} bytes"}, **described["facts"]
+    )
+    return dict(described, title=path.name)
+
+
+def _is_text(start: bytes) -> bool:
+    return bool(start) and not any(byte < 9 or 13 < byte < 27 for byte in start)
+
+
+def _hdf5(path: Path) -> Dict[str, Any]:
+    try:
+        content = interchange.read(path)
+    except MalformedModel as error:
+        if "index" not in error.message:
+            raise
+        return _weights(path, "hdf5 weights")
+    net = content.net
+    rows: List[List[Any]] = []
+    for layer in net.layers:
+        shapes = ", ".join(_shape(net.blobs[key].shape) for key in layer.tops)
+        rows.append(
+            [layer.name, layer.type, ", ".join(layer.bottoms), ", ".join(layer.tops), shapes]
+        )
+    facts = {
+        "net": net.name,
+        "inputs": ", ".join(f"{k} {_shape(net.blobs[k].shape)}" for k in net.inputs),
+        "outputs": ", ".join(net.outputs),
+        "batch": "any size" if net.dynamic_batch else "fixed",
+        "sources": ", ".join(f"{s.name} (sha256 {s.sha256[:12]})" for s in content.sources),
+        "reference": content.reference.recorder if content.reference else "none",
+    }
+    return {
+        "kind": "interchange",
+        "facts": facts,
+        "columns": ["layer", "type", "bottoms", "tops", "shape"],
+        "rows": rows,
+    }
+
+
+def _prototxt(path: Path) -> Dict[str, Any]:
+    message = upgrade.upgrade(prototxt.read(path))
+    rows = []
+    for layer in message.fields.get("layer", []):
+        fields = layer.fields
+        known = registry.find(fields.get("type", ""))
+        rows.append(
+            [
+                layer.line,
+                fields.get("name", ""),
+                fields.get("type", ""),
+                ", ".join(fields.get("bottom", [])),
+                ", ".join(fields.get("top", [])),
+                "yes" if known else "no",
+            ]
+        )
+    facts = {"net": message.fields.get("name", "")}
+    try:
+        built = network.build(message, network.Options())
+        facts["outputs"] = ", ".join(built.net.outputs)
+        shapes = [shape for own in built.weight_shapes.values() for shape in own]
+        facts["weights"] = f"{sum(map(_count, shapes)):,} numbers"
+    except (MalformedModel, UnsupportedModel) as error:
+        facts["problem"] = str(error)
+    return {
+        "kind": "prototxt",
+        "facts": facts,
+        "columns": ["line", "layer", "type", "bottoms", "tops", "supported"],
+        "rows": rows,
+    }
+
+
+def _weights(path: Path, kind: str) -> Dict[str, Any]:
+    with weights.open_weights(path) as model:
+        rows = [
+            [layer.name, str(layer.type), ", ".join(_shape(blob.shape) for blob in layer.blobs)]
+            for layer in model.layers
+            if layer.blobs
+        ]
+        total = sum(_count(blob.shape) for layer in model.layers for blob in layer.blobs)
+        count = len(model.layers)
+    return {
+        "kind": kind,
+        "facts": {"layers": f"{count} ({len(rows)} with weights)", "weights": f"{total:,} numbers"},
+        "columns": ["layer", "type", "blobs"],
+        "rows": rows,
+    }
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _count(shape: Sequence[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

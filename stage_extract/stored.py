@@ -1,0 +1,216 @@
+"""What a weight file of either format holds: layers, and blobs whose values stay in the file.
+
+The readers (`caffemodel`, `hdf5_weights`) only find out where values lie; they are read here, from
+a mapping. Mapped pages count as memory, so `StoredBlob.slices` gives them back as soon as their
+values were used: a file of any size passes through a few megabytes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from contextlib import suppress
+from math import prod
+from typing import Any, Iterator, List, NamedTuple, Sequence, Tuple, Union
+
+import numpy as np
+
+from schemas.errors import MalformedModel, UsageError, cannot_use
+
+SLICE_BYTES = 16 * 1024 * 1024
+MAX_AXES = 32  # kMaxBlobAxes (blob.hpp)
+MAX_VALUES = 2**31 - 1  # Caffe counts them in an int
+
+
+def decode(name: bytes) -> str:
+    """A name from a file: UTF-8, or Latin-1 where it is not (old editors wrote such prototxts)."""
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        return name.decode("latin-1")
+
+
+def is_possible(shape: Sequence[int]) -> bool:
+    """Whether Caffe can have a blob of this shape (blob.cpp, Reshape)."""
+    return (
+        len(shape) <= MAX_AXES
+        and all(size >= 0 for size in shape)
+        and prod(size or 1 for size in shape) <= MAX_VALUES
+    )
+
+
+class Piece(NamedTuple):
+    """Consecutive values: `size` of them, `stride` bytes apart, the first at byte `offset`."""
+
+    offset: int
+    size: int
+    stride: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.size * self.stride
+
+
+class MappedFile:
+    """A regular, non-empty file, mapped read-only.
+
+    Raises:
+        UsageError: there is no such file, or it is not a regular one.
+        MalformedModel: the file is empty.
+        EnvironmentProblem: the system does not let us read it.
+    """
+
+    def __init__(self, path: Union[str, os.PathLike]) -> None:
+        self.path = os.fspath(path)
+        try:
+            mode = os.stat(path).st_mode
+            # Looked at before opening: opening a pipe would wait for a writer.
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise UsageError("not a regular file", self.path, "check the path")
+            with open(path, "rb") as stream:
+                self.size = os.fstat(stream.fileno()).st_size
+                if self.size == 0:
+                    raise MalformedModel(
+                        "the file is empty", self.path, "download or copy it again"
+                    )
+                self.bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise cannot_use(self.path, error) from error
+
+    def values(self, piece: Piece, dtype: np.dtype) -> np.ndarray:
+        """The values as 1-D float32: a read-only view where they are packed floats, else a copy."""
+        if piece.stride == dtype.itemsize:
+            values = np.frombuffer(self.bytes, dtype, piece.size, piece.offset)
+        else:
+            # One byte of tag stands before each value.
+            record = np.dtype(
+                {"names": ["value"], "formats": [dtype], "offsets": [1], "itemsize": piece.stride}
+            )
+            values = np.frombuffer(self.bytes, record, piece.size, piece.offset - 1)["value"]
+        with np.errstate(
+            all="ignore"
+        ):  # a double beyond float's range becomes infinite, as in Caffe
+            return np.ascontiguousarray(values, dtype=np.float32)
+
+    def forget(self, start: int, end: int) -> None:
+        """Gives back the memory of the pages from `start` on that end before `end`.
+
+        Reading them again maps them again.
+        """
+        first = start - start % mmap.PAGESIZE
+        length = end - end % mmap.PAGESIZE - first
+        if length > 0 and hasattr(self.bytes, "madvise"):
+            self.bytes.madvise(mmap.MADV_DONTNEED, first, length)
+
+    def close(self) -> None:
+        # Arrays that still look at the mapping keep it; it goes with the last of them.
+        with suppress(BufferError):
+            self.bytes.close()
+
+
+class StoredBlob:
+    """One parameter blob of a stored layer.
+
+    Attributes:
+        shape: as stored; the product of its sizes is the number of values.
+        dtype: float32, the type of what `slices` and `array` give.
+        stored_dtype: the type of the values in the file, little-endian.
+        legacy: whether `shape` is the old (num, channels, height, width), right-aligned.
+        offset: the byte where the blob starts in the file, for messages.
+    """
+
+    __slots__ = ("_file", "_pieces", "legacy", "offset", "shape", "stored_dtype")
+    dtype = np.dtype(np.float32)
+
+    def __init__(
+        self,
+        file: MappedFile,
+        pieces: Sequence[Piece],
+        stored_dtype: str,
+        shape: Tuple[int, ...],
+        offset: int,
+        legacy: bool = False,
+    ) -> None:
+        self._file = file
+        self._pieces = tuple(pieces)
+        self.stored_dtype = np.dtype(stored_dtype)
+        self.shape = shape
+        self.offset = offset
+        self.legacy = legacy
+
+    @property
+    def size(self) -> int:
+        """The number of values."""
+        return prod(self.shape)
+
+    def reshaped(self, shape: Tuple[int, ...]) -> StoredBlob:
+        """The same values under another shape of the same size."""
+        return StoredBlob(self._file, self._pieces, self.stored_dtype.str, shape, self.offset)
+
+    def slices(self, limit: int = SLICE_BYTES) -> Iterator[np.ndarray]:
+        """Consecutive 1-D float32 arrays of at most `limit` bytes that together are the blob.
+
+        The pages behind a slice are given back when the next one is asked for.
+        """
+        step = max(1, limit // self.dtype.itemsize)
+        for offset, size, stride in self._pieces:
+            for first in range(0, size, step):
+                part = Piece(offset + first * stride, min(step, size - first), stride)
+                yield self._file.values(part, self.stored_dtype)
+                self._file.forget(part.offset, part.end)
+
+    def array(self) -> np.ndarray:
+        """The whole blob, float32, in its shape.
+
+        A read-only view of the file (of any alignment) where the values are one packed run of
+        floats, else a copy. Large blobs are better read by `slices`: a view's pages count as memory
+        once they were touched.
+        """
+        if len(self._pieces) == 1 and self._pieces[0].stride == 4:
+            return self._file.values(self._pieces[0], self.stored_dtype).reshape(self.shape)
+        values = np.empty(self.size, self.dtype)
+        filled = 0
+        for part in self.slices():
+            values[filled : filled + part.size] = part
+            filled += part.size
+        return values.reshape(self.shape)
+
+
+class StoredLayer(NamedTuple):
+    """One layer of a weight file.
+
+    Attributes:
+        name: as written.
+        type: Caffe's type string, the number of V1's enum, or empty for HDF5, which has none.
+        bottoms, tops: blob names; empty for HDF5.
+        blobs: the parameter blobs, in Caffe's order.
+    """
+
+    name: str
+    type: Union[str, int]
+    bottoms: Tuple[str, ...]
+    tops: Tuple[str, ...]
+    blobs: Tuple[StoredBlob, ...]
+
+
+class StoredModel:
+    """An open weight file; use it as a context manager.
+
+    Arrays that were taken from it stay valid after `close`; blobs can no longer be read then.
+    """
+
+    def __init__(self, file: MappedFile, layers: List[StoredLayer]) -> None:
+        self.path = file.path
+        self.size = file.size
+        self.layers = layers
+        self._file = file
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> StoredModel:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
