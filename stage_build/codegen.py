@@ -1,0 +1,433 @@
+"""Prints a lowered net: model.py, caffe_layers.py, names.json and weights.npz."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import pkgutil
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas.graph import Net
+from schemas.interchange import Interchange
+from stage_build import layout
+from stage_build.lowering.registry import Call, Lowered
+from stage_build.names import Namespace, class_name
+
+WIDTH = 100
+
+_INIT = '''"""{title}"""
+
+from .model import {name}
+
+
+def load():
+    """The net with its weights: ``load()(images)``; its Keras model is ``load().model``."""
+    return {name}()
+'''
+
+_MAIN = '''"""Prints what the net is: inputs, outputs, layers."""
+
+from . import load
+
+net = load()
+net.model.summary()
+for kind in ("inputs", "outputs"):
+    for name, here in net.names[kind].items():
+        print(f"{kind[:-1]} {name!r}: {here}")
+'''
+
+
+@dataclass(frozen=True)
+class Names:
+    """Identifiers for everything in the net.
+
+    Attributes:
+        inputs, outputs: blob key -> identifier.
+        layers: layer name -> Keras layer name.
+        blobs: blob key -> (Keras layer name, index among its outputs).
+        variables: blob key -> Python variable.
+    """
+
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    layers: dict[str, str]
+    blobs: dict[str, tuple[str, int]]
+    variables: dict[str, str]
+
+    def document(self, net: Net) -> dict[str, Any]:
+        """names.json: Caffe's names -> the names in the class."""
+        blobs = {**self.blobs, **{name: self.blobs[key] for name, key in net.names.items()}}
+        return {
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "layers": self.layers,
+            "blobs": {name: list(place) for name, place in sorted(blobs.items())},
+        }
+
+
+def write_package(folder: Path, content: Interchange, lowered: Sequence[Lowered]) -> Names:
+    """Writes the class and what it needs into `folder`.
+
+    Returns:
+        The names that were given.
+    """
+    net = content.net
+    names = _name(net, lowered)
+    title = _title(content)
+    name = class_name(net.name)
+    methods = {item.call.method: item.family for item in lowered}
+    source = runtime_source(sorted(set(methods.values())))
+    files = {
+        "__init__.py": _INIT.format(title=title, name=name),
+        "__main__.py": _MAIN,
+        "model.py": _model_source(net, lowered, names, title, name),
+        "caffe_layers.py": source,
+        "names.json": json.dumps(names.document(net), indent=1, ensure_ascii=True) + "\n",
+    }
+    for file, text in files.items():
+        (folder / file).write_text(text, "utf-8")
+    return names
+
+
+def _title(content: Interchange) -> str:
+    """One line of provenance, free of anything that could end a docstring."""
+
+    def safe(text: str) -> str:
+        return "".join(c if c.isascii() and (c.isalnum() or c in "._- ") else "_" for c in text)[
+            :40
+        ]
+
+    sources = " and ".join(f"{safe(s.name)} (sha256 {safe(s.sha256)[:8]})" for s in content.sources)
+    return f"{safe(content.net.name) or 'A net'}, converted from {sources or 'Caffe'}."
+
+
+# Names
+
+
+def _name(net: Net, lowered: Sequence[Lowered]) -> Names:
+    space = Namespace(("self", "folder", "model", "graph"))
+    inputs = {key: space.take(net.blobs[key].name, "input") for key in net.inputs}
+    layers = {item.site.layer.name: space.take(item.site.layer.name, "layer") for item in lowered}
+    blobs: dict[str, tuple[str, int]] = {key: (name, 0) for key, name in inputs.items()}
+    for item in lowered:
+        layer = item.site.layer
+        for index, key in enumerate(layer.tops):
+            if item.call.alias:
+                blobs[key] = blobs[layer.bottoms[0]]
+            elif len(layer.tops) > 1:
+                blobs[key] = (f"{layers[layer.name]}__{index}", 0)
+            else:
+                blobs[key] = (layers[layer.name], 0)
+    out = Namespace()
+    outputs = {key: out.take(net.blobs[key].name, "output") for key in net.outputs}
+    return Names(inputs, outputs, layers, blobs, _variables(net, lowered, inputs))
+
+
+def _variables(net: Net, lowered: Sequence[Lowered], inputs: dict[str, str]) -> dict[str, str]:
+    """A Python variable for each value; an overwritten blob keeps its one if nobody looks back."""
+    last_read = {
+        key: place for place, item in enumerate(lowered) for key in item.site.layer.bottoms
+    }
+    last_read |= dict.fromkeys(net.outputs, len(lowered))
+    space = Namespace({"self", "keras", "tf", "np", *inputs.values()})
+    variables = dict(inputs)
+    holds = {variable: key for key, variable in inputs.items()}
+    names: dict[str, str] = {}
+    for place, item in enumerate(lowered):
+        for key in item.site.layer.tops:
+            blob = net.blobs[key].name
+            variable = names.get(blob)
+            if variable is None or last_read.get(holds[variable], -1) > place:
+                variable = space.take(blob, "blob")
+                names[blob] = variable
+            variables[key] = variable
+            holds[variable] = key
+    return variables
+
+
+# model.py
+
+
+def _model_source(net: Net, lowered: Sequence[Lowered], names: Names, title: str, name: str) -> str:
+    batch = None if net.dynamic_batch else 0
+
+    def tensor(key: str) -> tuple[Any, ...]:
+        shape = layout.tensor_shape(net.blobs[key].shape)
+        return (batch, *shape[1:]) if batch is None and shape else shape
+
+    def described(keys: Sequence[str], known: dict[str, str]) -> str:
+        texts = []
+        for key in keys:
+            shape = ", ".join("N" if side is None else str(side) for side in tensor(key))
+            texts.append(f"{known[key]} ({shape})")
+        return ", ".join(texts)
+
+    summary = (
+        f"{described(net.inputs, names.inputs)} float32 -> {described(net.outputs, names.outputs)}."
+    )
+    lines = [
+        f'"""{title}"""',
+        "",
+        "from .caffe_layers import Network",
+        "",
+        "",
+        f"class {name}(Network):",
+        *_docstring(summary),
+        "",
+        *_wrapped("    inputs = ", {names.inputs[key]: tensor(key) for key in net.inputs}),
+        "",
+        *_wrapped_call("    def graph(self, ", [names.inputs[key] for key in net.inputs], "):"),
+    ]
+    for item in lowered:
+        lines += _statement(item, names)
+    outputs = {names.outputs[key]: _Code(names.variables[key]) for key in net.outputs}
+    return "\n".join([*lines, *_wrapped("        return ", outputs), ""])
+
+
+def _docstring(text: str) -> list[str]:
+    if len(text) + 10 <= WIDTH:
+        return [f'    """{text}"""']
+    return ['    """', *_filled(text.split(" "), "    "), '    """']
+
+
+def _filled(words: Sequence[str], indent: str) -> list[str]:
+    """Words as lines of at most WIDTH columns."""
+    lines, line = [], indent
+    for word in words:
+        if line.strip() and len(line) + len(word) + 1 > WIDTH:
+            lines.append(line.rstrip())
+            line = indent
+        line += ("" if line == indent else " ") + word
+    return [*lines, line.rstrip()]
+
+
+@dataclass(frozen=True)
+class _Code:
+    """Text to be printed as it is: an identifier of ours, never a name of the model's."""
+
+    text: str
+
+
+def _statement(item: Lowered, names: Names) -> list[str]:
+    layer, call = item.site.layer, item.call
+    bottoms = [names.variables[key] for key in layer.bottoms]
+    tops = ", ".join(names.variables[key] for key in layer.tops)
+    if len(layer.tops) == 1 and call.alias:
+        return [f"        {tops} = {bottoms[0]}"]
+    arguments = [f"[{', '.join(bottoms)}]" if len(bottoms) > 1 else bottoms[0]]
+    arguments += _arguments(call, item.family)
+    if not call.alias:
+        arguments.append(f'name="{names.layers[layer.name]}"')
+    return _wrapped_call(f"        {tops} = self.{call.method}(", arguments, ")")
+
+
+def _arguments(call: Call, family: str) -> list[str]:
+    """The arguments as source, in the method's own order, without those that equal the defaults."""
+    parameters = _parameters(family)[call.method]
+    places = sorted(key for key in call.arguments if isinstance(key, int))
+    named = {key for key in call.arguments if not isinstance(key, int)}
+    if not named <= set(parameters) or places != list(range(len(places))):
+        raise TypeError(f"{family}.{call.method} does not take {call.arguments}")
+    texts = [literal(call.arguments[place]) for place in places]
+    for name, default in parameters.items():
+        if name in named:
+            text = literal(call.arguments[name])
+            if text != default:
+                texts.append(f"{name}={text}")
+    return texts
+
+
+@functools.cache
+def _parameters(family: str) -> dict[str, dict[str, str]]:
+    """Method -> parameter -> its default as source ("" for none), read without importing Keras."""
+    methods = {}
+    for node in ast.parse(_module_source(family)).body:
+        if isinstance(node, ast.ClassDef) and node.name == calls_name(family):
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef):
+                    methods[method.name] = _defaults(method.args)
+    return methods
+
+
+def _defaults(arguments: ast.arguments) -> dict[str, str]:
+    positional = [argument.arg for argument in arguments.args]
+    tail = zip(positional[::-1], arguments.defaults[::-1], strict=False)
+    defaults = {**dict.fromkeys(positional, ""), **{name: _source(node) for name, node in tail}}
+    for argument, node in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        defaults[argument.arg] = _source(node) if node else ""
+    return defaults
+
+
+def _source(node: ast.expr) -> str:
+    return literal(ast.literal_eval(node))
+
+
+def literal(value: Any) -> str:
+    """`value` as Python source; floats in the fewest digits that give the same float32."""
+    if isinstance(value, _Code):
+        return value.text
+    if value is None or isinstance(value, (bool, int)):
+        return repr(value)
+    if isinstance(value, float):
+        short = float(str(np.float32(value)))
+        exact = short if np.float32(short) == np.float32(value) else value
+        return repr(exact) if np.isfinite(exact) else f'float("{exact}")'
+    if isinstance(value, str):
+        return '"' + ascii(value)[1:-1].replace('"', '\\"').replace("\\'", "'") + '"'
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{literal(k)}: {literal(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(literal, value)) + (",)" if len(value) == 1 else ")")
+    if isinstance(value, list):
+        return "[" + ", ".join(map(literal, value)) + "]"
+    raise TypeError(f"no literal for {type(value).__name__}")
+
+
+def _wrapped(start: str, mapping: dict[str, Any]) -> list[str]:
+    """``start{...}``, an entry a line where one line is too short."""
+    line = start + literal(mapping)
+    if len(line) <= WIDTH:
+        return [line]
+    indent = " " * (len(start) - len(start.lstrip()))
+    entries = [f"{indent}    {literal(k)}: {literal(v)}," for k, v in mapping.items()]
+    return [f"{start}{{", *entries, f"{indent}}}"]
+
+
+def _wrapped_call(start: str, arguments: Sequence[str], end: str) -> list[str]:
+    line = start + ", ".join(arguments) + end
+    if len(line) <= WIDTH:
+        return [line]
+    indent = " " * (len(start) - len(start.lstrip()))
+    inner = indent + "    " + ", ".join(arguments)
+    if len(inner) <= WIDTH:
+        return [start.rstrip(), inner, indent + end]
+    lines = [start.rstrip()]
+    for argument in arguments:
+        if len(argument) + len(indent) + 5 > WIDTH and argument.startswith("["):
+            items = [f"{word.rstrip(',')}," for word in argument[1:-1].split(", ")]
+            lines += [f"{indent}    [", *_filled(items, indent + "        "), f"{indent}    ],"]
+        else:
+            lines.append(f"{indent}    {argument},")
+    return [*lines, indent + end]
+
+
+# caffe_layers.py
+
+
+def calls_name(family: str) -> str:
+    """The class in a runtime module that holds the family's calls: ``InnerProductCalls``."""
+    return "".join(word.capitalize() for word in family.split("_")) + "Calls"
+
+
+def runtime_source(families: Sequence[str]) -> str:
+    """One module of the runtime's base, the named families and the families those build on."""
+    modules = _with_needed(["base", *families])
+    imports, bodies = set(), []
+    for module in modules:
+        source = _module_source(module)
+        tree = ast.parse(source)
+        lines = source.splitlines()
+        body_start = 0
+        for node in tree.body:
+            docstring = node is tree.body[0] and isinstance(node, ast.Expr)
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                if not (
+                    isinstance(node, ast.ImportFrom)
+                    and (node.module or "").startswith("stage_build")
+                ):
+                    imports.add(ast.unparse(node))
+            elif not docstring:
+                break
+            body_start = node.end_lineno or 0
+        bodies.append("\n".join(lines[body_start:]).strip("\n"))
+    bases = ", ".join(["BaseNetwork", *(calls_name(m) for m in modules if _has_calls(m))])
+    network = f'class Network({bases}):\n    """A Keras model made of the calls above."""'
+    standard = sorted(
+        i
+        for i in imports
+        if not i.startswith(("import keras", "import numpy", "import tensorflow"))
+    )
+    packages = sorted(imports.difference(standard))
+    head = (
+        '"""What the class beside this file is built from: Keras layers with Caffe\'s meaning."""'
+    )
+    return (
+        "\n\n".join([head, "\n".join(standard), "\n".join(packages)])
+        + "\n\n"
+        + "\n\n\n".join([*bodies, network])
+        + "\n"
+    )
+
+
+def _module_source(module: str) -> str:
+    data = pkgutil.get_data("stage_build.runtime", f"{module}.py")
+    if data is None:
+        raise FileNotFoundError(f"stage_build/runtime/{module}.py")
+    return data.decode()
+
+
+def _has_calls(module: str) -> bool:
+    return f"class {calls_name(module)}(" in _module_source(module)
+
+
+def _with_needed(modules: Sequence[str]) -> list[str]:
+    """The modules in an order in which each comes after those it imports."""
+    ordered: list[str] = []
+
+    def visit(module: str) -> None:
+        if module in ordered:
+            return
+        for node in ast.parse(_module_source(module)).body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                "stage_build.runtime."
+            ):
+                visit((node.module or "").rsplit(".", 1)[1])
+        ordered.append(module)
+
+    for module in modules:
+        visit(module)
+    return ordered
+
+
+# weights.npz
+
+
+def write_weights(
+    path: Path, lowered: Sequence[Lowered], progress: Callable[[int, int], None]
+) -> list[dict[str, Any]]:
+    """Writes every Keras weight as a numbered member of an npz file, one at a time.
+
+    Members are stored uncompressed and without times, so that equal weights give equal bytes.
+
+    Returns:
+        For each member, the layer it belongs to and its shape.
+    """
+    written: list[dict[str, Any]] = []
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for place, item in enumerate(lowered):
+            for array in item.call.weights():
+                info = zipfile.ZipInfo(f"{len(written)}.npy", (1980, 1, 1, 0, 0, 0))
+                with archive.open(info, "w", force_zip64=True) as member:
+                    _write_array(member, array)
+                written.append({"layer": item.site.layer.name, "shape": list(array.shape)})
+            progress(place + 1, len(lowered))
+    return written
+
+
+def _write_array(member: Any, array: np.ndarray) -> None:
+    array = np.asarray(array, np.float32, order="C")
+    np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(array))
+    for piece in _pieces(array.reshape(-1)):
+        member.write(piece.data.cast("B"))
+
+
+def _pieces(flat: np.ndarray, size: int = 4 * 1024 * 1024) -> Iterator[np.ndarray]:
+    for start in range(0, flat.size, size):
+        yield flat[start : start + size]

@@ -1,0 +1,81 @@
+"""Caffe's NCHW meaning <-> TensorFlow's NHWC tensors: the only module that knows the mapping.
+
+A 4-axis blob is NHWC in TensorFlow; a blob of any other rank keeps Caffe's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+_TO_TENSOR = (0, 2, 3, 1)
+_TO_BLOB = (0, 3, 1, 2)
+
+
+def to_tensor(blob: np.ndarray) -> np.ndarray:
+    """A blob's values as the tensor holds them."""
+    return np.ascontiguousarray(blob.transpose(_TO_TENSOR)) if blob.ndim == 4 else blob
+
+
+def to_blob(tensor: np.ndarray) -> np.ndarray:
+    """A tensor's values as Caffe holds them."""
+    return np.ascontiguousarray(tensor.transpose(_TO_BLOB)) if tensor.ndim == 4 else tensor
+
+
+def tensor_order(per_axis: Sequence[T]) -> tuple[T, ...]:
+    """One value for each of a blob's axes, in the order of the tensor's axes."""
+    return tuple(per_axis[axis] for axis in _TO_TENSOR) if len(per_axis) == 4 else tuple(per_axis)
+
+
+def tensor_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """A blob's shape as the tensor has it."""
+    return tensor_order(shape)
+
+
+def tensor_axis(axis: int, rank: int) -> int:
+    """Caffe's (non-negative) axis of a blob of `rank` axes, as an axis of the tensor.
+
+    The last axis is given as -1, as Keras users write the channel axis.
+    """
+    place = _TO_TENSOR.index(axis) if rank == 4 else axis
+    return -1 if place == rank - 1 and place else place
+
+
+def convolution_kernel(weight: np.ndarray) -> np.ndarray:
+    """(out, in/group, kh, kw) -> Keras's (kh, kw, in/group, out)."""
+    return weight.transpose(2, 3, 1, 0)
+
+
+def depthwise_kernel(weight: np.ndarray, channels: int) -> np.ndarray:
+    """(channels * multiplier, 1, kh, kw) -> Keras's (kh, kw, channels, multiplier)."""
+    count, _, height, width = weight.shape
+    return weight.reshape(channels, count // channels, height, width).transpose(2, 3, 0, 1)
+
+
+def deconvolution_kernel(weight: np.ndarray) -> np.ndarray:
+    """(in, out, kh, kw) -> Keras's (kh, kw, out, in)."""
+    return weight.transpose(2, 3, 1, 0)
+
+
+def grouped_deconvolution_kernel(weight: np.ndarray, group: int) -> np.ndarray:
+    """(in, out/group, kh, kw) -> the kernel (kh, kw, in/group, out) of a grouped convolution."""
+    inputs, outputs, height, width = weight.shape
+    grouped = weight.reshape(group, inputs // group, outputs, height, width).transpose(
+        3, 4, 1, 0, 2
+    )
+    return grouped.reshape(height, width, inputs // group, group * outputs)
+
+
+def inner_product_kernel(weight: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """(out, K) -> (K, out), with K reordered from C, H, W to H, W, C where the bottom is NHWC.
+
+    Args:
+        shape: the axes that are flattened into K, in Caffe's order.
+    """
+    if len(shape) == 3:
+        return weight.reshape(-1, *shape).transpose(2, 3, 1, 0).reshape(-1, weight.shape[0])
+    return weight.T

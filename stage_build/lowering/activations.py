@@ -1,0 +1,63 @@
+"""Functions of one number, and softmax."""
+
+from __future__ import annotations
+
+from stage_build import layout
+from stage_build.lowering.registry import Call, Site, lowering
+
+
+@lowering("ReLU")
+def relu(site: Site) -> Call:
+    return Call("relu", {"slope": site.meaning.negative_slope})
+
+
+@lowering("PReLU")
+def prelu(site: Site) -> Call:
+    rank = len(site.bottoms[0].shape)
+    channels = layout.tensor_axis(1, rank) % rank
+    shared = [a for a in range(1, rank) if site.meaning.channel_shared or a != channels]
+    shape = [1 if axis in shared else -1 for axis in range(1, rank)]
+    return Call("prelu", {"shared_axes": shared or None}, lambda: [site.arrays[0].reshape(shape)])
+
+
+@lowering("ELU")
+def elu(site: Site) -> Call:
+    return Call("elu", {"alpha": site.meaning.alpha})
+
+
+@lowering("Sigmoid", "TanH", "BNLL")
+def activation(site: Site) -> Call:
+    function = {"Sigmoid": "sigmoid", "TanH": "tanh", "BNLL": "softplus"}[site.layer.type]
+    return Call("activation", {0: function})
+
+
+@lowering("AbsVal")
+def abs_val(site: Site) -> Call:
+    return Call("abs_val")
+
+
+@lowering("Power")
+def power(site: Site) -> Call:
+    made = site.meaning
+    return Call("power", {"power": made.power, "scale": made.scale, "shift": made.shift})
+
+
+@lowering("Exp", "Log")
+def exponential(site: Site) -> Call:
+    made = site.meaning
+    base = None if made.base == -1 else made.base
+    return Call(site.layer.type.lower(), {"base": base, "scale": made.scale, "shift": made.shift})
+
+
+@lowering("Softmax")
+def softmax(site: Site) -> Call:
+    rank = len(site.bottoms[0].shape)
+    return Call("softmax", {"axis": layout.tensor_axis(site.meaning.axis % rank, rank)})
+
+
+@lowering("Dropout")
+def dropout(site: Site) -> Call:
+    made = site.meaning
+    if not made.scale_train:
+        return Call("power", {"scale": 1.0 - made.dropout_ratio})
+    return Call("dropout", {0: made.dropout_ratio})

@@ -1,0 +1,15 @@
+"""Eltwise."""
+
+from __future__ import annotations
+
+from stage_build.lowering.registry import Call, Site, lowering
+
+_OPERATIONS = {"SUM": "sum", "PROD": "product", "MAX": "max"}
+
+
+@lowering("Eltwise")
+def eltwise(site: Site) -> Call:
+    made = site.meaning
+    if any(coefficient != 1 for coefficient in made.coeff):
+        return Call("eltwise", {"coefficients": made.coeff})
+    return Call("eltwise", {0: _OPERATIONS[made.operation]})

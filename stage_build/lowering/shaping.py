@@ -1,0 +1,50 @@
+"""Layers that move values and change none."""
+
+from __future__ import annotations
+
+from stage_build import layout
+from stage_build.lowering.registry import Call, Site, lowering
+
+
+@lowering("Concat")
+def concat(site: Site) -> Call:
+    if len(site.bottoms) == 1:
+        return Call("split", {0: 1}, alias=True)
+    rank = len(site.tops[0].shape)
+    return Call("concat", {"axis": layout.tensor_axis(site.meaning.along(rank), rank)})
+
+
+@lowering("Slice")
+def slice_(site: Site) -> Call:
+    if len(site.tops) == 1:
+        return Call("split", {0: 1}, alias=True)
+    shape = site.bottoms[0].shape
+    axis = site.meaning.along(len(shape))
+    points, at = [], 0
+    for top in site.tops[:-1]:
+        at += top.shape[axis]
+        points.append(at)
+    return Call("slice", {0: points, "axis": layout.tensor_axis(axis, len(shape))})
+
+
+@lowering("Split")
+def split(site: Site) -> Call:
+    return Call("split", {0: len(site.tops)}, alias=True)
+
+
+@lowering("Crop")
+def crop(site: Site) -> Call:
+    rank = len(site.bottoms[0].shape)
+    offsets = site.meaning.offsets(rank)
+    kept = [None if axis < site.meaning.axis % rank else o for axis, o in enumerate(offsets)]
+    return Call("crop", {0: layout.tensor_order(kept)})
+
+
+@lowering("Flatten", "Reshape")
+def reshape(site: Site) -> Call:
+    bottom, top = site.bottoms[0], site.tops[0]
+    if bottom.batch == 0 and top.batch == 0:
+        if len(top.shape) == 2:
+            return Call("flatten")
+        return Call("reshape", {0: top.shape[1:]})
+    return Call("reshape_batch", {0: top.shape})

@@ -1,0 +1,99 @@
+"""The artefacts of a result folder, loaded and made runnable on blob keys."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def import_package(folder: Path) -> ModuleType:
+    """The result folder as a package under a name of its own, wherever it lies."""
+    name = f"_converted_{uuid.uuid4().hex}"
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{folder} is not a package")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    # A result is left as it was built: no __pycache__ beside it.
+    bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = bytecode
+    return module
+
+
+def forget_package(module: ModuleType) -> None:
+    """Drops an imported package and its modules, so that its weights can be freed."""
+    for name in [n for n in sys.modules if n.split(".")[0] == module.__name__]:
+        del sys.modules[name]
+    keras.backend.clear_session()
+
+
+class KerasRunner:
+    """A Keras model whose blobs can be asked for by key."""
+
+    def __init__(self, model: keras.Model, names: Mapping[str, Any]) -> None:
+        self.model = model
+        self._names = names
+
+    def tensor(self, key: str) -> Any:
+        layer, index = self._names["blobs"][key]
+        output = self.model.get_layer(layer).output
+        return output[index] if isinstance(output, (list, tuple)) else output
+
+    def __call__(
+        self, inputs: Mapping[str, np.ndarray], keys: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Runs the model eagerly: inputs by key -> values of `keys`, in TensorFlow's layout."""
+        return self.between(list(inputs), inputs, keys)
+
+    def between(
+        self, given: Sequence[str], values: Mapping[str, np.ndarray], keys: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Runs the part of the model from the blobs `given` to the blobs `keys`."""
+        part = keras.Model([self.tensor(key) for key in given], [self.tensor(key) for key in keys])
+        results = part([tf.convert_to_tensor(values[key]) for key in given], training=False)
+        if len(keys) == 1 and not isinstance(results, (list, tuple)):
+            results = [results]
+        return {key: np.asarray(value) for key, value in zip(keys, results, strict=True)}
+
+
+def load_names(folder: Path) -> dict[str, Any]:
+    """names.json of a result."""
+    return dict(json.loads((folder / "names.json").read_text("utf-8")))
+
+
+def load_keras(folder: Path) -> KerasRunner:
+    """model.keras; its own layers are found once caffe_layers was imported."""
+    import_package(folder)
+    model = keras.models.load_model(folder / "model.keras", compile=False)
+    return KerasRunner(model, load_names(folder))
+
+
+class SavedRunner:
+    """The serving signature of a SavedModel, by blob key."""
+
+    def __init__(self, folder: Path) -> None:
+        self._names = load_names(folder)
+        self._loaded = tf.saved_model.load(str(folder / "saved_model"))
+        self._serve = self._loaded.signatures["serving_default"]
+
+    def __call__(
+        self, inputs: Mapping[str, np.ndarray], keys: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        named = {self._names["inputs"][key]: tf.constant(value) for key, value in inputs.items()}
+        results = self._serve(**named)
+        return {key: results[self._names["outputs"][key]].numpy() for key in keys}

@@ -1,0 +1,133 @@
+"""report.json: the verdict, what each artefact showed, where the numbers come from."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas.errors import ConversionError, UsageError, VerificationFailed
+from schemas.interchange import Interchange
+
+PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "h5py")
+
+
+def make_report(
+    content: Interchange, results: dict[str, dict[str, Any]], tolerance: float
+) -> dict[str, Any]:
+    """report.json: the verdict, what each artefact showed, where the numbers come from."""
+    artefacts = {}
+    for name, result in results.items():
+        shown = result["recorded"] or result["user"]
+        if shown:
+            artefacts[name] = {
+                "passed": shown["passed"],
+                "worst": shown["worst"],
+                "blobs": shown["blobs"],
+            }
+    main = results.get("class", {})
+    return {
+        **verdict(content, results),
+        "net": content.net.name,
+        "tolerance": tolerance,
+        "blobs": artefacts["class"]["blobs"] if "class" in artefacts else [],
+        "artefacts": artefacts,
+        "batch": main.get("batch"),
+        "user_reference": main.get("user"),
+        "skipped": main.get("skipped", {}),
+        "reference": content.reference.recorder if content.reference else "user",
+        "dynamic_batch": content.net.dynamic_batch,
+        "sources": [vars(source) for source in content.sources],
+        "notes": list(content.notes),
+        "versions": versions(),
+    }
+
+
+def write_report(folder: Path, report: dict[str, Any]) -> None:
+    """Writes report.json."""
+    (folder / "report.json").write_text(
+        json.dumps(report, indent=1, ensure_ascii=True) + "\n", "utf-8"
+    )
+
+
+def failure(content: Interchange, report: dict[str, Any]) -> ConversionError:
+    """The error for a failed verification: the first blob that differs and the layer to blame."""
+    first, culprit = report["first_failure"], report["culprit"]
+    writer = next((layer for layer in content.net.layers if first["name"] in layer.tops), None)
+    if first["reason"]:
+        found = first["reason"]
+    else:
+        found = (
+            f"largest error {first['max_error']:.3g} at magnitude {first['magnitude']:.3g}, "
+            f"tolerance {report['tolerance']:g}"
+        )
+    hint = "see report.json"
+    if culprit:
+        where = f"{culprit['layer']!r} ({culprit['type']}, line {culprit['line']})"
+        hint = f"fed the reference's own bottoms, layer {where} is the first that differs; {hint}"
+    error = VerificationFailed(
+        f"blob {first['name']!r} of the {first['artefact']} differs from the "
+        f"{first['against']} reference: {found}",
+        str(writer) if writer else f"input {first['name']!r}",
+        hint,
+    )
+    error.worst = report["worst"]
+    return error
+
+
+def versions() -> dict[str, str]:
+    """Version of everything that had a part in the numbers."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def verdict(content: Interchange, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What all artefacts together showed: status, the worst blob, the first failure."""
+    parts = [
+        (artefact, part, result[part])
+        for artefact, result in results.items()
+        for part in ("recorded", "batch", "user")
+        if result.get(part)
+    ]
+    if not parts:
+        raise UsageError(
+            "there is nothing to verify against: the file holds no reference",
+            hint="extract without --no-reference, or pass --reference",
+        )
+    failed = [
+        (artefact, part, outcome) for artefact, part, outcome in parts if not outcome["passed"]
+    ]
+
+    def relative(blob: dict[str, Any]) -> float:
+        if blob["max_error"] is None:
+            return float("inf")
+        return float(
+            blob["max_error"] / blob["magnitude"] if blob["magnitude"] else blob["max_error"]
+        )
+
+    worst = max((outcome["worst"] for _, _, outcome in (failed or parts)), key=relative)
+    first = None
+    if failed:
+        artefact, part, outcome = failed[0]
+        first = {"artefact": artefact, "against": part, **outcome["first_failure"]}
+    culprit = next(
+        (result["culprit"] for result in results.values() if result.get("culprit")), None
+    )
+    return {
+        "status": "failed" if failed else "ok",
+        "worst": {
+            "blob": worst["name"],
+            "error": relative(worst) if relative(worst) < np.inf else None,
+        },
+        "first_failure": first,
+        "culprit": culprit,
+    }

@@ -1,0 +1,114 @@
+"""Functions of one number, and softmax."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from stage_build.runtime.base import CaffeLayer, Calls, registered
+
+
+class ActivationsCalls(Calls):
+    def relu(self, x, *, name, slope=0.0):
+        """max(x, 0) + slope * min(x, 0)."""
+        return self.add(keras.layers.ReLU(negative_slope=slope, name=name), x)
+
+    def prelu(self, x, *, name, shared_axes=None):
+        """max(x, 0) + weights * min(x, 0)."""
+        return self.add(keras.layers.PReLU(shared_axes=shared_axes, name=name), x)
+
+    def elu(self, x, *, name, alpha=1.0):
+        """x where x > 0, else alpha * (exp(x) - 1)."""
+        return self.add(keras.layers.ELU(alpha=alpha, name=name), x)
+
+    def activation(self, x, function, *, name):
+        """One of Keras's functions: "sigmoid", "tanh", "softplus" (Caffe's BNLL)."""
+        return self.add(keras.layers.Activation(function, name=name), x)
+
+    def abs_val(self, x, *, name):
+        """|x|."""
+        return self.add(AbsVal(name=name), x)
+
+    def power(self, x, *, name, power=1.0, scale=1.0, shift=0.0):
+        """(shift + scale * x) ** power."""
+        return self.add(Power(power, scale, shift, name=name), x)
+
+    def exp(self, x, *, name, base=None, scale=1.0, shift=0.0):
+        """base ** (shift + scale * x); None is the base e."""
+        return self.add(Exp(base or math.e, scale, shift, name=name), x)
+
+    def log(self, x, *, name, base=None, scale=1.0, shift=0.0):
+        """The logarithm of shift + scale * x; a base of None is e."""
+        return self.add(Log(base or math.e, scale, shift, name=name), x)
+
+    def softmax(self, x, *, name, axis=-1):
+        """exp(x) / sum of exp(x) over `axis`."""
+        if x.shape[axis] == 1:
+            return self.add(SoftmaxOfOne(name=name), x)
+        return self.add(keras.layers.Softmax(axis=axis, name=name), x)
+
+    def dropout(self, x, rate, *, name):
+        """Nothing at inference; in training, drops each value with probability `rate`."""
+        return self.add(keras.layers.Dropout(rate, name=name), x)
+
+
+@registered
+class SoftmaxOfOne(CaffeLayer):
+    """Softmax over an axis of one value, about which Keras's own layer warns at every call."""
+
+    def call(self, x):
+        return tf.math.exp(x - x)
+
+
+@registered
+class AbsVal(CaffeLayer):
+    """|x|."""
+
+    def call(self, x):
+        return tf.abs(x)
+
+
+@registered
+class Power(CaffeLayer):
+    """(shift + scale * x) ** power (power_layer.cpp)."""
+
+    def __init__(self, power, scale, shift, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {"power": power, "scale": scale, "shift": shift}
+
+    def call(self, x):
+        s = self.settings
+        # Caffe never looks at x here, so that not even a NaN gets through.
+        if s["power"] * s["scale"] == 0:
+            return tf.fill(
+                tf.shape(x), tf.constant(1.0 if s["power"] == 0 else s["shift"] ** s["power"])
+            )
+        x = x * s["scale"] if s["scale"] != 1 else x
+        x = x + s["shift"] if s["shift"] != 0 else x
+        return x if s["power"] == 1 else tf.pow(x, s["power"])
+
+
+@registered
+class Exp(CaffeLayer):
+    """base ** (shift + scale * x) (exp_layer.cpp)."""
+
+    def __init__(self, base, scale, shift, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {"base": base, "scale": scale, "shift": shift}
+
+    def call(self, x):
+        s = self.settings
+        return tf.exp(x * (math.log(s["base"]) * s["scale"])) * s["base"] ** s["shift"]
+
+
+@registered
+class Log(CaffeLayer):
+    """The logarithm to `base` of shift + scale * x (log_layer.cpp)."""
+
+    def __init__(self, base, scale, shift, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {"base": base, "scale": scale, "shift": shift}
+
+    def call(self, x):
+        s = self.settings
+        return tf.math.log(x * s["scale"] + s["shift"]) * (1.0 / math.log(s["base"]))

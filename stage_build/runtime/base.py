@@ -1,0 +1,115 @@
+"""The class a converted net derives from. Needs TensorFlow, Keras and NumPy only."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+
+# Keras finds a saved layer's class by this name: two converted nets in one process share it only
+# where their code is the same.
+PACKAGE = "caffe_" + hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+registered = keras.saving.register_keras_serializable(package=PACKAGE)
+
+
+class Calls:
+    """What every family of calls builds on."""
+
+    _arrays: Mapping  # the open weights.npz
+    _used: int  # how many of its members have found their layer
+
+    def add(self, layer, tensor):
+        """Applies a Keras layer, whose weights start out as the next ones of weights.npz."""
+        plain = layer.add_weight
+
+        def add_weight(*args, initializer=None, **kwargs):
+            return plain(*args, initializer=self.stored_weight, **kwargs)
+
+        layer.add_weight = add_weight
+        try:
+            return layer(tensor)
+        finally:
+            del layer.add_weight
+
+    def stored_weight(self, shape, dtype=None):
+        """The next member of weights.npz: an initializer, so that no weight exists twice."""
+        number, self._used = self._used, self._used + 1
+        value = self._arrays[str(number)]
+        if value.shape != tuple(shape):
+            raise ValueError(
+                f"weights.npz, member {number}: shape {tuple(shape)} expected, found {value.shape}"
+            )
+        return value
+
+
+class CaffeLayer(keras.layers.Layer):
+    """A layer that is saved with its `settings`; unless it says otherwise, shapes stay as they are.
+
+    Attributes:
+        settings: the arguments of the subclass's constructor, by name, as JSON values.
+    """
+
+    settings: dict = {}
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def get_config(self):
+        return {**super().get_config(), **self.settings}
+
+
+def pair(value):
+    """(height, width) of a size that may be one number for both."""
+    return tuple(value) if isinstance(value, (list, tuple)) else (value, value)
+
+
+class BaseNetwork(Calls):
+    """A Keras model whose layers, blobs and weights are those of a Caffe net.
+
+    Attributes:
+        model: the Keras functional model, for training, saving and everything else Keras does.
+        names: names.json: Caffe's names of inputs, outputs, layers and blobs -> the names here.
+    """
+
+    inputs: dict = {}  # name -> shape; None is the batch
+
+    def __init__(self, folder=None):
+        self.folder = Path(folder or Path(__file__).parent)
+        self.names = json.loads((self.folder / "names.json").read_text("utf-8"))
+        tensors = {
+            name: keras.Input(batch_shape=shape, name=name) for name, shape in self.inputs.items()
+        }
+        self._used = 0
+        with np.load(self.folder / "weights.npz", allow_pickle=False) as self._arrays:
+            outputs = self.graph(**tensors)
+        bare = len(tensors) == 1
+        self.model = keras.Model(
+            next(iter(tensors.values())) if bare else tensors, outputs, name=type(self).__name__
+        )
+
+    def graph(self, **inputs):
+        """The net: tensors by input name in, tensors by output name out."""
+        raise NotImplementedError
+
+    def __call__(self, inputs):
+        """Runs the net on NHWC float32 arrays: one array, or a dict by input name.
+
+        Returns:
+            Output name -> tensor.
+        """
+        return self.model(inputs, training=False)
+
+    def blob(self, name):
+        """The sub-model from the inputs to the Caffe blob `name` (``net.blob("fc7")(images)``)."""
+        return keras.Model(self.model.input, self.tensor(name), name="blob")
+
+    def tensor(self, name):
+        """The Keras tensor of a Caffe blob; an overwritten value is ``name@layer``."""
+        if name not in self.names["blobs"]:
+            known = ", ".join(sorted(self.names["blobs"]))
+            raise KeyError(f"no blob {name!r}; known: {known}")
+        layer, index = self.names["blobs"][name]
+        output = self.model.get_layer(layer).output
+        return output[index] if isinstance(output, (list, tuple)) else output

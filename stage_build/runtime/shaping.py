@@ -1,0 +1,124 @@
+"""Layers that move values and change none."""
+
+import keras
+import tensorflow as tf
+
+from stage_build.runtime.base import CaffeLayer, Calls, registered
+
+
+class ShapingCalls(Calls):
+    def concat(self, tensors, *, name, axis=-1):
+        """The tensors one after the other on `axis`."""
+        if axis == 0:
+            return self.add(ConcatBatches(name=name), tensors)
+        return self.add(keras.layers.Concatenate(axis=axis, name=name), tensors)
+
+    def slice(self, x, points, *, name, axis=-1):
+        """The parts of x between the `points` of `axis`."""
+        ends = [*points, x.shape[axis]]
+        return [
+            self.add(Slice(axis, start, end, name=f"{name}__{i}"), x)
+            for i, (start, end) in enumerate(zip([0, *points], ends, strict=True))
+        ]
+
+    def split(self, x, count):
+        """The same tensor, `count` times."""
+        return [x] * count
+
+    def crop(self, tensors, offsets, *, name):
+        """From [x, like]: the part of x that starts at `offsets` and has the size of `like`.
+
+        An offset of None leaves its axis whole.
+        """
+        return self.add(Crop(offsets, name=name), tensors)
+
+    def flatten(self, x, *, name):
+        """All axes but the first as one, in Caffe's order (C, H, W)."""
+        return self.reshape(x, (-1,), name=name)
+
+    def reshape(self, x, shape, *, name):
+        """New sizes for all axes but the first, counted and read in Caffe's order (C, H, W)."""
+        if len(x.shape) == 4 and tuple(x.shape[1:3]) != (1, 1):
+            x = self.add(keras.layers.Permute((3, 1, 2), name=f"{name}__nchw"), x)
+        last = len(shape) != 3
+        reshaped = keras.layers.Reshape(shape, name=name if last else f"{name}__reshaped")
+        x = self.add(reshaped, x)
+        return x if last else self.add(keras.layers.Permute((2, 3, 1), name=name), x)
+
+    def reshape_batch(self, x, shape, *, name):
+        """New sizes for all axes, the batch's too, counted and read in Caffe's order."""
+        return self.add(ReshapeBatch(shape, name=name), x)
+
+
+@registered
+class ConcatBatches(CaffeLayer):
+    """Concatenation on the first axis."""
+
+    def compute_output_shape(self, shapes):
+        return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+    def call(self, tensors):
+        return tf.concat(tensors, 0)
+
+
+@registered
+class Slice(CaffeLayer):
+    """x[start:end] on one axis."""
+
+    def __init__(self, axis, start, end, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {"axis": axis, "start": start, "end": end}
+
+    def compute_output_shape(self, shape):
+        shape = list(shape)
+        shape[self.settings["axis"]] = self.settings["end"] - self.settings["start"]
+        return tuple(shape)
+
+    def call(self, x):
+        part = [slice(None)] * len(x.shape)
+        part[self.settings["axis"]] = slice(self.settings["start"], self.settings["end"])
+        return x[tuple(part)]
+
+
+@registered
+class Crop(CaffeLayer):
+    """The part of one tensor that has the size of another (crop_layer.cpp)."""
+
+    def __init__(self, offsets, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {"offsets": tuple(offsets)}
+
+    def compute_output_shape(self, shapes):
+        return tuple(
+            size if offset is None else like
+            for size, like, offset in zip(*shapes, self.settings["offsets"], strict=True)
+        )
+
+    def call(self, tensors):
+        x, like = tensors
+        sizes = tf.shape(like)
+        return x[
+            tuple(
+                slice(None) if offset is None else slice(offset, offset + sizes[axis])
+                for axis, offset in enumerate(self.settings["offsets"])
+            )
+        ]
+
+
+@registered
+class ReshapeBatch(CaffeLayer):
+    """A reshape that moves values from sample to sample (reshape_layer.cpp)."""
+
+    def __init__(self, shape, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {"shape": tuple(shape)}
+
+    def compute_output_shape(self, shape):
+        new = self.settings["shape"]
+        return tuple(new[axis] for axis in (0, 2, 3, 1)) if len(new) == 4 else new
+
+    def call(self, x):
+        if len(x.shape) == 4:
+            x = tf.transpose(x, [0, 3, 1, 2])
+        x = tf.reshape(x, self.settings["shape"])
+        return tf.transpose(x, [0, 2, 3, 1]) if len(x.shape) == 4 else x

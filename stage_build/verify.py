@@ -1,0 +1,244 @@
+"""Holds a model to a reference: every blob, by the rule of `passes`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from schemas.errors import MalformedModel, VerificationFailed
+from schemas.graph import Net
+from stage_build import layout
+
+LAYER_TOLERANCE = 1e-5
+NET_TOLERANCE = 1e-4
+ABSOLUTE = 1e-6
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One blob against its reference.
+
+    Attributes:
+        name: the blob's key, or the name it was compared under.
+        max_error, mean_error: of |got - want|; infinite where shapes or non-finite values differ.
+        magnitude: max |want| over the finite values.
+        passed: see `compare`.
+        reason: why it failed without a number, or was not compared everywhere; else empty.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    max_error: float
+    mean_error: float
+    magnitude: float
+    passed: bool
+    reason: str = ""
+
+    @property
+    def relative(self) -> float:
+        """max_error over magnitude; the absolute error for a blob of zeros."""
+        return self.max_error / self.magnitude if self.magnitude else self.max_error
+
+    def document(self) -> dict[str, Any]:
+        """JSON values; an infinite error is null."""
+        values = asdict(self)
+        for key in ("max_error", "mean_error"):
+            values[key] = values[key] if np.isfinite(values[key]) else None
+        return {**values, "shape": list(self.shape)}
+
+
+def compare(
+    name: str,
+    got: np.ndarray,
+    want: np.ndarray,
+    tolerance: float,
+    index: bool = False,
+    undefined: bool = False,
+) -> Compared:
+    """Compares a blob in Caffe's order.
+
+    It passes when max |got - want| <= tolerance * max |want| + 1e-6. Positions and counts (`index`)
+    must be equal; infinities and NaNs must stand in the same places. A blob that was computed from
+    such (`undefined`) is compared only where both are finite: what a NaN becomes is nobody's rule.
+    """
+    shape = tuple(want.shape)
+    failed = Compared(name, shape, np.inf, np.inf, 0.0, False)
+    if got.shape != want.shape:
+        return _with(failed, reason=f"shape {list(got.shape)}, expected {list(want.shape)}")
+    if want.size == 0:
+        return _with(failed, max_error=0.0, mean_error=0.0, passed=True)
+    finite, reason = np.isfinite(want), ""
+    if undefined:
+        finite &= np.isfinite(got)
+        reason = (
+            f"computed from infinities or NaNs: compared in {finite.sum()} of {want.size} places"
+        )
+    elif not np.array_equal(finite, np.isfinite(got)) or not np.array_equal(
+        got[~finite], want[~finite], equal_nan=True
+    ):
+        return _with(failed, reason="infinities or NaNs in other places")
+    difference = np.abs(got[finite].astype(np.float64) - want[finite])
+    magnitude = float(np.abs(want[finite]).max(initial=0.0))
+    worst = float(difference.max(initial=0.0))
+    limit = 0.0 if index else tolerance * magnitude + ABSOLUTE
+    mean = float(difference.mean()) if difference.size else 0.0
+    return Compared(name, shape, worst, mean, magnitude, worst <= limit, reason)
+
+
+def undefined_blobs(
+    net: Net, want: Mapping[str, np.ndarray], blobs: Mapping[str, np.ndarray]
+) -> set[str]:
+    """Keys of the values that are computed, at any distance, from an infinity or a NaN in `blobs`.
+
+    None where `want`, the part of `blobs` that is to be compared, is finite throughout.
+    """
+    if all(np.isfinite(value).all() for value in want.values()):
+        return set()
+    bad = {key for key, value in blobs.items() if not np.isfinite(value).all()}
+    found: set[str] = set()
+    for layer in net.layers:
+        if not (bad | found).isdisjoint(layer.bottoms):
+            found.update(layer.tops)
+    return found
+
+
+def _with(compared: Compared, **changes: Any) -> Compared:
+    return Compared(**{**compared.__dict__, **changes})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one model showed against one reference.
+
+    Attributes:
+        compared: in the net's order.
+    """
+
+    compared: tuple[Compared, ...]
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.compared) and all(blob.passed for blob in self.compared)
+
+    @property
+    def worst(self) -> Compared:
+        """A failed blob before a passed one, then the largest relative error."""
+        return max(self.compared, key=lambda blob: (not blob.passed, blob.relative))
+
+    @property
+    def first_failure(self) -> Compared | None:
+        return next((blob for blob in self.compared if not blob.passed), None)
+
+    def document(self) -> dict[str, Any]:
+        """JSON values: verdict, worst blob, first failure, every blob."""
+        first = self.first_failure
+        return {
+            "passed": self.passed,
+            "worst": self.worst.document(),
+            "first_failure": first.document() if first else None,
+            "blobs": [blob.document() for blob in self.compared],
+        }
+
+
+Run = Callable[[Mapping[str, np.ndarray], Sequence[str]], dict[str, np.ndarray]]
+
+
+def check(
+    net: Net,
+    run: Run,
+    inputs: Mapping[str, np.ndarray],
+    want: Mapping[str, np.ndarray],
+    tolerance: float,
+    undefined: Collection[str] = (),
+) -> Outcome:
+    """Runs a model on the reference's inputs and compares every blob in `want`.
+
+    Args:
+        run: (inputs by key, keys wanted) -> values by key, in TensorFlow's layout.
+        inputs: by key, in Caffe's order.
+        want: by key, in Caffe's order.
+        undefined: see `undefined_blobs`.
+
+    Raises:
+        VerificationFailed: `want` is empty.
+    """
+    if not want:
+        raise VerificationFailed("the reference has no blob that the model has: nothing is proven")
+    got = run({key: layout.to_tensor(value) for key, value in inputs.items()}, list(want))
+    compared = []
+    for key in ordered(net, want):
+        value, index = layout.to_blob(got.pop(key)), net.blobs[key].index
+        compared.append(compare(key, value, want[key], tolerance, index, key in undefined))
+    return Outcome(tuple(compared))
+
+
+def ordered(net: Net, keys: Iterable[str]) -> list[str]:
+    """Keys in the order in which the net writes them."""
+    place = {key: i for i, key in enumerate(net.blobs)}
+    return sorted(keys, key=place.__getitem__)
+
+
+def _split_of(net: Net, name: str) -> str | None:
+    """The key of the value in Caffe's ``<blob>_<layer>_<top>_split_<k>`` (insert_splits.cpp)."""
+    if re.search(r"_\d+_split_\d+$", name) is None:
+        return None
+    written = [(key, layer.name) for layer in net.layers for key in layer.tops]
+    for key, layer in [*written, *((key, "") for key in net.inputs)]:
+        if name.startswith(f"{net.blobs[key].name}_{layer}"):
+            return key
+    return None
+
+
+def users_reference(
+    net: Net, arrays: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, str]]:
+    """A ``--reference`` file's arrays by blob key.
+
+    Args:
+        arrays: ``input:<blob>`` and ``blob:<blob>`` (a slash is written %2F), NCHW.
+
+    Returns:
+        Inputs, blobs, and the blobs that cannot be compared with the reason.
+
+    Raises:
+        MalformedModel: an input of the net is missing or has the wrong shape.
+    """
+
+    def named(prefix: str) -> dict[str, np.ndarray]:
+        return {
+            key[len(prefix) :].replace("%2F", "/"): np.asarray(value, np.float32)
+            for key, value in arrays.items()
+            if key.startswith(prefix)
+        }
+
+    given, inputs = named("input:"), {}
+    for key in net.inputs:
+        name = net.blobs[key].name
+        if name not in given:
+            raise MalformedModel(f"the reference has no input {name!r}", "--reference")
+        expected, found = net.blobs[key].shape, given[name].shape
+        fixed = expected[1:] if net.dynamic_batch else expected
+        if (found[1:] if net.dynamic_batch else found) != fixed or len(found) != len(expected):
+            raise MalformedModel(
+                f"input {name!r} has shape {list(found)}, the net takes {list(expected)}",
+                "--reference",
+            )
+        inputs[key] = given[name]
+    blobs: dict[str, np.ndarray] = {}
+    skipped = {}
+    for name, value in named("blob:").items():
+        value_of = name if name in net.blobs else net.names.get(name)
+        copied = None if value_of else _split_of(net, name)
+        if copied:
+            skipped[name] = f"Caffe's own copy of {copied!r}, which is compared"
+        elif value_of is None:
+            skipped[name] = "not in the converted net (dropped with a loss, a label or a sink)"
+        elif value_of in blobs and value.size != blobs[value_of].size:
+            skipped[name] = f"shares the memory of {value_of!r}, which is compared"
+        else:
+            blobs[value_of] = value
+    return inputs, blobs, skipped

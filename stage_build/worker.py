@@ -1,0 +1,122 @@
+"""The command line of stage 2: one job from the arguments, or many from stdin."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from schemas.errors import UsageError
+from schemas.events import Events
+from stage_build.build import Helpers, Job, build, verify
+from stage_build.verify import NET_TOLERANCE
+
+FORMATS = ("class", "keras", "saved_model")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of exiting: a served job's wrong arguments must not end the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint="see --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one job, or serves jobs until the end of stdin; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        options = _parser().parse_args(arguments)
+    except UsageError as error:
+        return Events().error(error)
+    events = Events(options.events, options.verbose)
+    events.started("build")
+    helpers = Helpers.start()
+    try:
+        if not options.serve:
+            return _run(options, helpers, events)
+        for line in sys.stdin:
+            try:
+                job = _parser().parse_args(json.loads(line)["argv"])
+            except UsageError as error:
+                events.error(error)
+                continue
+            _run(job, helpers, events)
+        return 0
+    except KeyboardInterrupt as error:
+        return events.error(error)
+    finally:
+        helpers.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="stage_build", description="Builds and verifies a TensorFlow model from net.h5."
+    )
+    parser.add_argument(
+        "source", nargs="?", help="net.h5, or with --verify a converted model's folder"
+    )
+    parser.add_argument("-o", "--out", help="the folder to write")
+    parser.add_argument("--formats", default=",".join(FORMATS), help="of class, keras, saved_model")
+    parser.add_argument("--tolerance", type=float, default=NET_TOLERANCE, help="relative, per blob")
+    parser.add_argument("--reference", help="activations recorded elsewhere (npz)")
+    parser.add_argument("--force", action="store_true", help="replace an earlier result")
+    parser.add_argument("--adopt", action="store_true", help="move net.h5 into the result")
+    parser.add_argument("--logs", help="a folder of logs to keep with the result")
+    parser.add_argument("--extract-report", help="stage 1's result, a JSON file")
+    parser.add_argument("--verify", action="store_true", help="prove a converted model again")
+    parser.add_argument(
+        "--serve", action="store_true", help="take jobs from stdin, a JSON line each"
+    )
+    parser.add_argument(
+        "--events", type=int, metavar="FD", help="write JSON events to this descriptor"
+    )
+    parser.add_argument("--verbose", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _run(options: argparse.Namespace, helpers: Helpers, events: Events) -> int:
+    try:
+        events.result(**_result(options, helpers, events))
+    except BaseException as error:  # noqa: BLE001  every failure becomes one event and one exit code
+        return events.error(error)
+    return 0
+
+
+def _result(options: argparse.Namespace, helpers: Helpers, events: Events) -> dict[str, Any]:
+    if options.source is None:
+        raise UsageError("a net.h5 is needed", hint="see --help")
+    if not 0 <= options.tolerance < 1:
+        raise UsageError(f"--tolerance should be between 0 and 1, found {options.tolerance}")
+    reference = Path(options.reference) if options.reference else None
+    if options.verify:
+        return verify(Path(options.source), options.tolerance, reference, helpers, events)
+    if options.out is None:
+        raise UsageError("-o OUT is needed", hint="see --help")
+    job = Job(
+        net_file=Path(options.source),
+        out=Path(os.path.abspath(options.out)),
+        formats=_formats(options.formats),
+        tolerance=options.tolerance,
+        reference=reference,
+        force=options.force,
+        adopt=options.adopt,
+        logs=Path(options.logs) if options.logs else None,
+        extract_report=json.loads(Path(options.extract_report).read_text("utf-8"))
+        if options.extract_report
+        else None,
+    )
+    return build(job, helpers, events)
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    """The chosen formats in order; the class is what the others are made from, and always there."""
+    chosen = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in chosen if name not in FORMATS]
+    if unknown:
+        raise UsageError(f"--formats: unknown format {unknown[0]!r}; known: {', '.join(FORMATS)}")
+    return tuple(name for name in FORMATS if name == "class" or name in chosen)
