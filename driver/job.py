@@ -1,0 +1,135 @@
+"""Follows one job of one worker from its start to its result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from driver.display import Display
+from driver.interrupts import shielded
+from driver.worker import StageFailed, Worker, end, interpreter, ready
+from driver.workspace import Workspace
+from schemas.errors import StageCrashed, revive
+
+TICK = 0.1
+"""Seconds between two looks at a silent worker."""
+
+
+def result_of(
+    worker: Worker,
+    show: Display,
+    *,
+    beside: Worker | None = None,
+    opening: Path | None = None,
+    timeout: float | None = None,
+) -> dict[str, Any]:
+    """Waits for the job that `worker` is doing, and returns the fields of its result.
+
+    Args:
+        beside: a worker that is warming up meanwhile; if it fails, there is nothing to wait for.
+        opening: the HDF5 file from outside that the job opens, if it does.
+        timeout: seconds the job may take.
+
+    Raises:
+        StageFailed: the job failed, or its worker crashed, was killed or took too long. In the last
+            three cases the worker is gone.
+    """
+    watched = [worker] if beside is None else [worker, beside]
+    try:
+        return _follow(worker, watched, show, opening, timeout)
+    except KeyboardInterrupt:
+        end(watched)
+        raise
+
+
+def _follow(
+    worker: Worker,
+    watched: list[Worker],
+    show: Display,
+    opening: Path | None,
+    timeout: float | None,
+) -> dict[str, Any]:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while deadline is None or time.monotonic() < deadline:
+        for source in ready(watched, TICK):
+            for event in _read(source):
+                _show(event, source, show)
+                if event["event"] == "error":
+                    if source is not worker:
+                        end([source])
+                    raise _failure(event, source)
+                if event["event"] == "result" and source is worker:
+                    return {name: value for name, value in event.items() if name != "event"}
+            if source.ended:
+                died = source.death(opening if source is worker else None)
+                end([source])
+                raise died
+    late = StageCrashed(
+        f"the {worker.stage} worker took longer than {timeout:g} s"
+        + (f"; its last task was {worker.task!r}" if worker.task else ""),
+        hint="raise --timeout",
+    )
+    end([worker])
+    raise worker.failed(late)
+
+
+def run_job(
+    stage: str,
+    argv: Sequence[str],
+    work: Workspace,
+    show: Display,
+    *,
+    python: str | None,
+    **options: Any,
+) -> dict[str, Any]:
+    """`result_of` for a job with a worker of its own, which is gone afterwards.
+
+    Args:
+        stage: `extract` or `build`.
+        argv: the worker's command line.
+        work: takes its log.
+        python: the interpreter the user named, if one was.
+        options: for `result_of`.
+    """
+    log = work.logs / f"{stage}.log"
+    with ExitStack() as stack:
+        with shielded():
+            worker = Worker(stage, argv, log, python=interpreter(python), verbose=show.verbose)
+            stack.callback(work.sweep, worker.pid)
+            stack.enter_context(worker)
+        return result_of(worker, show, **options)
+
+
+def _failure(event: dict[str, Any], worker: Worker) -> StageFailed:
+    """The failure that an `error` event reports."""
+    error = revive(event)
+    crashed = isinstance(error, StageCrashed)
+    reported = worker.failed(error) if crashed else StageFailed(error, worker.stage)
+    reported.traceback = str(event.get("traceback", ""))
+    reported.worst = event.get("worst")
+    return reported
+
+
+def _read(worker: Worker) -> list[dict[str, Any]]:
+    try:
+        return worker.read()
+    except StageFailed:
+        end([worker])
+        raise
+
+
+def _show(event: dict[str, Any], worker: Worker, show: Display) -> None:
+    kind = event["event"]
+    if kind == "warning":
+        show.warning(str(event.get("message", "")))
+    elif kind == "progress":
+        task = str(event.get("task", ""))
+        show.progress(worker.stage, task, _count(event, "done"), _count(event, "total"))
+
+
+def _count(event: dict[str, Any], name: str) -> int:
+    value = event.get(name)
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,110 @@
+"""The options of a conversion, and the workers' command lines that they become."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from driver.worker import path_argument
+from schemas.errors import UsageError
+
+PHASES = ("TEST", "TRAIN")
+READERS = ("auto", "protobuf", "pycaffe")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `convert` can be told; `extract` and `build` take their halves.
+
+    A value that is not given is not passed on: the worker's default holds. Raises UsageError for
+    a value that no worker would accept.
+    """
+
+    formats: str | None = None
+    tolerance: float | None = None
+    reference: Path | None = None
+    no_reference: bool = False
+    force: bool = False
+    phase: str | None = None
+    stage: tuple[str, ...] = ()
+    level: int | None = None
+    input_shape: tuple[str, ...] = ()
+    outputs: str | None = None
+    reader: str | None = None
+    extract_python: str | None = None
+    build_python: str | None = None
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("--phase", self.phase, PHASES)
+        _one_of("--reader", self.reader, READERS)
+        _within("--tolerance", self.tolerance, 0, 1)
+        _within("--timeout", self.timeout, 0, threading.TIMEOUT_MAX)
+        for shape in self.input_shape:
+            if not re.fullmatch(r"[^=]+=[0-9]+(,[0-9]+)*", shape):
+                raise UsageError(
+                    f"--input-shape expects NAME=1,3,224,224, not {shape!r}",
+                    hint="sizes are in N,C,H,W order",
+                )
+
+    @classmethod
+    def among(cls, given: Mapping[str, Any]) -> Options:
+        """The options that are among a command's parameters, by their names."""
+        names = [field.name for field in fields(cls) if given.get(field.name) is not None]
+        values: dict[str, Any] = {name: given[name] for name in names}
+        for name in {"stage", "input_shape"} & set(values):
+            values[name] = tuple(values[name])
+        return cls(**values)
+
+    def extract_argv(self, net: Path, weights: Path | None, out: Path) -> list[str]:
+        """The command line of `stage_extract`."""
+        argv = [path_argument(net)]
+        if weights is not None:
+            argv.append(path_argument(weights))
+        argv += ["-o", path_argument(out)]
+        if self.no_reference:
+            argv.append("--no-reference")
+        argv += _given(
+            phase=self.phase,
+            level=self.level,
+            outputs=self.outputs,
+            reader=self.reader,
+        )
+        argv += [f"--stage={stage}" for stage in self.stage]
+        argv += [f"--input-shape={shape}" for shape in self.input_shape]
+        return argv
+
+    def build_argv(self, net: Path, out: Path) -> list[str]:
+        """The command line of `stage_build`."""
+        argv = [path_argument(net), "-o", path_argument(out)]
+        argv += _given(
+            formats=self.formats,
+            tolerance=self.tolerance,
+            reference=self.reference,
+        )
+        return [*argv, "--force"] if self.force else argv
+
+    def copies_of_weights(self) -> int:
+        """How often the weights are written: net.h5, weights.npz, and each format but the class."""
+        formats = (self.formats or "class,keras,saved_model").split(",")
+        return 2 + sum(name.strip() not in ("", "class") for name in formats)
+
+
+def _given(**values: object) -> list[str]:
+    return [
+        f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value is not None
+    ]
+
+
+def _one_of(option: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
+        raise UsageError(f"{option} must be {' or '.join(choices)}, not {value!r}")
+
+
+def _within(option: str, value: float | None, least: float, most: float) -> None:
+    if value is not None and not least <= value <= most:
+        raise UsageError(f"{option} must be between {least:g} and {most:g}, not {value:g}")

@@ -1,0 +1,244 @@
+"""What the commands do: convert, extract, build, verify. Each returns an `Outcome` or raises."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from driver.builder import Builder
+from driver.display import Display
+from driver.job import run_job
+from driver.options import Options
+from driver.outcome import Outcome, ok_document
+from driver.worker import interpreter, path_argument
+from driver.workspace import (
+    ScratchSpace,
+    Workspace,
+    bytes_text,
+    check_input,
+    check_target_file,
+    check_target_folder,
+)
+from schemas.errors import UsageError, cannot_use
+
+STDOUT = Path("-")
+
+
+def convert(net: Path, weights: Path | None, out: Path, options: Options, show: Display) -> Outcome:
+    """Both stages: TensorFlow is imported while the Caffe files are read."""
+    check_conversion(net, weights, out, options)
+    with Workspace(out) as work:
+        python = interpreter(options.build_python)
+        with Builder(python, work.logs / "build.log", show.verbose) as builder:
+            return convert_in(work, builder, net, weights, options, show)
+
+
+def check_conversion(net: Path, weights: Path | None, out: Path, options: Options) -> None:
+    """Raises UsageError for what can be seen to fail before any work."""
+    inputs = (net, weights, options.reference)
+    for path in inputs:
+        check_input(path)
+    check_target_folder(out, options.force, inputs)
+
+
+def convert_in(
+    work: Workspace,
+    builder: Builder,
+    net: Path,
+    weights: Path | None,
+    options: Options,
+    show: Display,
+) -> Outcome:
+    """One conversion in its work folder, with a builder that may be warm already."""
+    began = time.monotonic()
+    work.need_space(_size(weights) * options.copies_of_weights())
+    interchange = work.folder / "net.h5"
+    extracted = run_job(
+        "extract",
+        options.extract_argv(net, weights, interchange),
+        work,
+        show,
+        python=options.extract_python,
+        beside=builder.warm(show),
+        opening=hdf5_from_outside(weights),
+        timeout=options.timeout,
+    )
+    show.done("extract")
+    report = work.folder / "extract.json"
+    report.write_text(json.dumps(extracted), encoding="utf-8")
+    argv = options.build_argv(interchange, work.out)
+    argv += ["--adopt", "--logs", path_argument(work.logs)]
+    argv += ["--extract-report", path_argument(report)]
+    built = builder.build(argv, work, show, options.timeout)
+    show.done("build")
+    stages = {"extract": _without_out(extracted), "build": _without_out(built)}
+    return _built(work.out, built, stages, began)
+
+
+def extract(net: Path, weights: Path | None, out: Path, options: Options, show: Display) -> Outcome:
+    """Stage 1: Caffe files -> net.h5; an `out` of `-` is stdout."""
+    began = time.monotonic()
+    inputs = (net, weights)
+    for path in inputs:
+        check_input(path)
+    if out != STDOUT:
+        check_target_file(out, options.force, inputs)
+    elif sys.stdout.isatty():
+        raise UsageError("-o - writes HDF5 to stdout, which is a terminal", hint="redirect it")
+    with ScratchSpace("extract") if out == STDOUT else Workspace(out) as work:
+        work.need_space(_size(weights))
+        interchange = work.folder / "net.h5"
+        result = run_job(
+            "extract",
+            options.extract_argv(net, weights, interchange),
+            work,
+            show,
+            python=options.extract_python,
+            opening=hdf5_from_outside(weights),
+            timeout=options.timeout,
+        )
+        _publish(interchange, out)
+    stages = {"extract": _without_out(result)}
+    facts = [("layers", result.get("layers", "")), ("time", f"{time.monotonic() - began:.1f} s")]
+    return Outcome(
+        ok_document(str(out), seconds=time.monotonic() - began, stages=stages),
+        title=f"{net} is extracted",
+        facts=[("output", out), *facts, ("next", f"orchestrate build {out} -o OUT")],
+    )
+
+
+def build(net: Path, out: Path, options: Options, show: Display, verbose: bool = False) -> Outcome:
+    """Stage 2: net.h5 -> OUT."""
+    began = time.monotonic()
+    for path in (net, options.reference):
+        check_input(path)
+    # A model may be built anew from the net.h5 that it holds: the worker copies that.
+    own = out.exists() and net.resolve() == (out / "net.h5").resolve()
+    check_target_folder(out, options.force, (None if own else net, options.reference))
+    with Workspace(out) as work:
+        work.need_space(_size(net) * options.copies_of_weights())
+        result = run_job(
+            "build",
+            [*options.build_argv(net, out), "--logs", path_argument(work.logs)],
+            work,
+            show,
+            python=options.build_python,
+            opening=net,
+            timeout=options.timeout,
+        )
+    return _built(out, result, {"build": _without_out(result)}, began)
+
+
+def verify(out: Path, options: Options, show: Display, verbose: bool = False) -> Outcome:
+    """Proves a converted model again, against its own reference or the user's."""
+    began = time.monotonic()
+    if not (out / "net.h5").is_file():
+        raise UsageError(
+            "a converted model was expected, a folder that holds net.h5",
+            str(out),
+            "check the path, or convert the model again",
+        )
+    check_input(options.reference)
+    argv = [path_argument(out), "--verify"]
+    if options.reference is not None:
+        argv.append(f"--reference={options.reference}")
+    with ScratchSpace("verify") as work:
+        result = run_job(
+            "build",
+            argv,
+            work,
+            show,
+            python=options.build_python,
+            opening=out / "net.h5",
+            timeout=options.timeout,
+        )
+    seconds = time.monotonic() - began
+    return Outcome(
+        ok_document(
+            str(out),
+            worst=result.get("worst"),
+            seconds=seconds,
+            stages={"build": _without_out(result)},
+        ),
+        title=f"{out} is verified",
+        facts=[*_proof(result), ("time", f"{seconds:.1f} s")],
+    )
+
+
+def hdf5_from_outside(path: Path | None) -> Path | None:
+    """`path` if libhdf5 will open it."""
+    return path if path is not None and path.suffix.lower() in (".h5", ".hdf5") else None
+
+
+def _publish(interchange: Path, out: Path) -> None:
+    try:
+        if out == STDOUT:
+            with interchange.open("rb") as stream:
+                shutil.copyfileobj(stream, sys.stdout.buffer, 1 << 20)
+            sys.stdout.buffer.flush()
+        else:
+            os.replace(interchange, out)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise cannot_use(out, error) from error
+
+
+def _built(out: Path, built: dict[str, Any], stages: dict[str, Any], began: float) -> Outcome:
+    seconds = time.monotonic() - began
+    times = [
+        f"{name} {stage['seconds']:.1f} s"
+        for name, stage in stages.items()
+        if isinstance(stage.get("seconds"), int | float)
+    ]
+    package = out.resolve().name
+    use = f"import {package}; net = {package}.load()"
+    if not package.isidentifier():
+        use = f"import importlib; net = importlib.import_module({package!r}).load()"
+    return Outcome(
+        ok_document(str(out), worst=built.get("worst"), seconds=seconds, stages=stages),
+        title=f"{out} is converted and verified",
+        facts=[
+            ("output", out),
+            *_proof(built),
+            ("time", ", ".join([*times, f"in all {seconds:.1f} s"])),
+            *_peak(stages),
+            ("use", use),
+        ],
+    )
+
+
+def _proof(result: dict[str, Any]) -> list[tuple[str, object]]:
+    """What was compared, and the largest error, as far as the worker says it."""
+    facts: list[tuple[str, object]] = []
+    compared = result.get("compared")
+    if isinstance(compared, dict) and compared:
+        counts = ", ".join(f"{name} {count}" for name, count in compared.items())
+        facts.append(("blobs verified", counts))
+    worst = result.get("worst")
+    if isinstance(worst, dict) and isinstance(worst.get("error"), int | float):
+        facts.append(("worst error", f"{worst['error']:.1e} relative, blob {worst.get('blob')!r}"))
+    return facts
+
+
+def _peak(stages: dict[str, Any]) -> list[tuple[str, object]]:
+    """The largest process, of whichever stage."""
+    sizes: list[int] = []
+    for stage in stages.values():
+        peak = stage.get("peak_bytes")
+        values = peak.values() if isinstance(peak, dict) else [peak]
+        sizes += [size for size in values if isinstance(size, int)]
+    return [("memory", f"{bytes_text(max(sizes))} at most in a process")] if sizes else []
+
+
+def _without_out(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if name != "out"}
+
+
+def _size(path: Path | None) -> int:
+    return 0 if path is None else path.stat().st_size

@@ -1,0 +1,357 @@
+"""Starts one worker, reads its events, and ends it.
+
+A worker is `stage_extract` or `stage_build` under an interpreter of its own, in a session of its
+own (so that whatever it starts ends with it), with a pipe for its events and a log for its noise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from driver.interrupts import shielded
+from schemas.errors import (
+    ConversionError,
+    EnvironmentProblem,
+    MalformedModel,
+    StageCrashed,
+    UsageError,
+)
+from schemas.events import MAX_LINE, parse
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The folder that holds the packages of both stages."""
+
+BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
+PACKAGES = {"extract": "stage_extract", "build": "stage_build"}
+
+GRACE = 1.0
+"""Seconds between asking a worker to end (SIGTERM) and ending it (SIGKILL)."""
+
+LAST_BREATH = 10.0
+"""Seconds a worker that has closed its pipe may take to exit."""
+
+EVENTS_AT_ONCE = 1000
+TAIL_LINES = 12
+TAIL_BYTES = 16 * 1024
+
+
+class StageFailed(Exception):
+    """A job failed: the error for the user, and what is known around it.
+
+    Attributes:
+        error: what went wrong.
+        stage: `extract` or `build`.
+        traceback: the worker's own, or empty.
+        worst: the worst blob of a failed verification, as the worker reported it.
+        said: the last lines the worker printed, where they are the only clue.
+        log, log_start: the file they are from, and where in it the job began.
+        kept: the folder in which logs and report were left, or None.
+    """
+
+    def __init__(self, error: ConversionError, stage: str) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.stage = stage
+        self.traceback = ""
+        self.worst: Any = None
+        self.said: list[str] = []
+        self.log: Path | None = None
+        self.log_start = 0
+        self.kept: Path | None = None
+
+
+def interpreter(python: str | None) -> str:
+    """The command for the interpreter the user named; ours where none was named.
+
+    Raises:
+        EnvironmentProblem: there is no such program.
+    """
+    if not python:
+        return sys.executable
+    found = shutil.which(os.path.expanduser(python))
+    if found is None:
+        raise EnvironmentProblem(
+            "no such Python interpreter", python, "check --extract-python and --build-python"
+        )
+    return found
+
+
+def environment(stage: str, python: str) -> dict[str, str]:
+    """The environment variables a worker of `stage` under `python` is given.
+
+    PYTHONPATH is kept for extraction, where PyCaffe lives on it, without the entries that mean the
+    current folder (an empty one is easily left by `PYTHONPATH=$PYTHONPATH:/opt/caffe/python`).
+    """
+    env = dict(os.environ)
+    unwanted = ["PYTHONPATH", "PYTHONSTARTUP", "PYTHONINSPECT"]
+    if python != sys.executable:
+        unwanted += ["PYTHONHOME", "PYTHONPLATLIBDIR", "__PYVENV_LAUNCHER__"]
+    for name in unwanted:
+        env.pop(name, None)
+    if stage == "extract":
+        entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        kept = [entry for entry in entries if entry and os.path.normpath(entry) != os.curdir]
+        if kept:
+            env["PYTHONPATH"] = os.pathsep.join(kept)
+    else:
+        env.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        env["KERAS_BACKEND"] = "tensorflow"
+    return env
+
+
+def path_argument(path: Path | str) -> str:
+    """`path` so that no command line takes it for an option."""
+    text = str(path)
+    return os.path.join(os.curdir, text) if text.startswith("-") else text
+
+
+class Worker:
+    """One running worker; as a context manager, it is ended with the block.
+
+    Whoever starts one does so `shielded`, until he can end it.
+
+    Args:
+        stage: `extract` or `build`.
+        argv: its command line, without the options about events.
+        log: the file that takes its stdout and stderr; appended to.
+        python: the interpreter's command.
+        jobs: whether its stdin is a pipe, for `send`.
+        verbose: passed on to it.
+
+    Raises:
+        EnvironmentProblem: it cannot be started.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        argv: Sequence[str],
+        log: Path,
+        *,
+        python: str,
+        jobs: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        self.stage = stage
+        self.log = log
+        self.task = ""
+        self.ended = False
+        self._buffer = bytearray()
+        self._scanned = 0
+        self.events, write_end = os.pipe()
+        command = [python, str(BOOTSTRAP), str(ROOT), PACKAGES[stage], *argv]
+        command += ["--events", str(write_end), *(["--verbose"] if verbose else [])]
+        self.process = self._start(command, write_end, jobs)
+        os.set_blocking(self.events, False)
+        self.job_start = self._log_size()
+
+    def _start(self, command: list[str], write_end: int, jobs: bool) -> subprocess.Popen[bytes]:
+        try:
+            with self.log.open("ab") as log:
+                return subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE if jobs else subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment(self.stage, command[0]),
+                    pass_fds=(write_end,),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            os.close(self.events)
+            raise EnvironmentProblem(
+                f"the {self.stage} worker cannot be started: {error.strerror or error}",
+                command[0],
+                "check --extract-python and --build-python",
+            ) from error
+        finally:
+            os.close(write_end)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        end([self])
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def send(self, argv: Sequence[str]) -> None:
+        """Gives a serving worker its next job. A worker that has died is found by `read`."""
+        self.task = ""
+        self.job_start = self._log_size()
+        line = json.dumps({"argv": list(argv)}) + "\n"
+        stdin = self.process.stdin
+        assert stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            stdin.write(line.encode())
+            stdin.flush()
+
+    def close(self) -> None:
+        """Closes the driver's ends of the pipes."""
+        if self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
+        self.ended = True
+        if self.events >= 0:
+            os.close(self.events)
+            self.events = -1
+
+    def read(self) -> list[dict[str, Any]]:
+        """The events that have arrived; sets `ended` when no more can come.
+
+        Raises:
+            StageFailed: a line is no event.
+        """
+        dead = self.process.poll() is not None
+        events: list[dict[str, Any]] = []
+        while not self.ended and len(events) < EVENTS_AT_ONCE:
+            try:
+                chunk = os.read(self.events, 1 << 16)
+            except BlockingIOError:
+                # Something the worker started may hold the pipe open after the worker's death.
+                self.ended = dead
+                break
+            self.ended = not chunk
+            self._buffer += chunk
+            events += self._parsed_lines()
+        return events
+
+    def _parsed_lines(self) -> list[dict[str, Any]]:
+        events = []
+        while (stop := self._buffer.find(b"\n", self._scanned)) >= 0:
+            line = self._buffer[:stop].decode("utf-8", "replace")
+            del self._buffer[: stop + 1]
+            self._scanned = 0
+            events.append(self._parsed(line))
+        self._scanned = len(self._buffer)
+        if self._scanned > MAX_LINE:
+            raise self._incomprehensible(f"an event of more than {MAX_LINE} bytes")
+        return events
+
+    def _parsed(self, line: str) -> dict[str, Any]:
+        try:
+            event = parse(line)
+        except (MalformedModel, RecursionError) as error:
+            raise self._incomprehensible(str(error)) from error
+        if event["event"] == "progress":
+            self.task = str(event.get("task", ""))
+        return event
+
+    def _incomprehensible(self, reason: str) -> StageFailed:
+        broken = f"the {self.stage} worker broke the protocol: {reason}"
+        return self.failed(StageCrashed(broken, hint="are driver and worker of the same version?"))
+
+    def death(self, opening: Path | None = None) -> StageFailed:
+        """Why the worker ended without reporting how its job went.
+
+        Args:
+            opening: the HDF5 file from outside that the job opens, if it does: libhdf5's death on
+                it is the file's fault.
+        """
+        try:
+            code = self.process.wait(LAST_BREATH)
+        except subprocess.TimeoutExpired:
+            end([self])
+            stopped = f"the {self.stage} worker stopped speaking, and did not exit"
+            return self.failed(StageCrashed(stopped))
+        if code < 0:
+            name = _signal_name(-code)
+            if opening and self.task == "open" and name in ("SIGSEGV", "SIGABRT", "SIGBUS"):
+                damaged = MalformedModel(
+                    f"damaged or hostile HDF5: reading it ended in {name}",
+                    str(opening),
+                    "make or download the file again",
+                )
+                return StageFailed(damaged, self.stage)
+            reason = f"was killed by {name}" + (": out of memory?" if name == "SIGKILL" else "")
+        elif not self.task and code in (UsageError.exit_code, EnvironmentProblem.exit_code):
+            # It never came so far as to speak: a wrong command line, an interpreter too old.
+            kind = UsageError if code == UsageError.exit_code else EnvironmentProblem
+            tail = self.log_tail()
+            said = tail[-1] if tail else f"the {self.stage} worker ended with exit code {code}"
+            failure = StageFailed(kind(said.partition("error: ")[2] or said), self.stage)
+            failure.traceback = "\n".join(tail)
+            return failure
+        else:
+            reason = f"ended with exit code {code} and without a result"
+        during = f" during {self.task!r}" if self.task else ""
+        return self.failed(StageCrashed(f"the {self.stage} worker {reason}{during}"))
+
+    def failed(self, error: ConversionError) -> StageFailed:
+        """The failure of this worker by `error`, with what the worker said last."""
+        failure = StageFailed(error, self.stage)
+        failure.said = self.log_tail()
+        failure.log, failure.log_start = self.log, self.job_start
+        return failure
+
+    def _log_size(self) -> int:
+        try:
+            return self.log.stat().st_size
+        except OSError:
+            return 0
+
+    def log_tail(self) -> list[str]:
+        """The last lines that the worker printed during its job."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(max(self.job_start, self._log_size() - TAIL_BYTES))
+                text = log.read(TAIL_BYTES).decode("utf-8", "replace")
+        except OSError:
+            return []
+        return [line.rstrip() for line in text.splitlines() if line.strip()][-TAIL_LINES:]
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def ready(workers: Iterable[Worker], timeout: float) -> Iterator[Worker]:
+    """The workers that have something to `read`, waiting for at most `timeout` seconds."""
+    with selectors.DefaultSelector() as selector:
+        for worker in workers:
+            selector.register(worker.events, selectors.EVENT_READ, worker)
+        found = [key.data for key, _ in selector.select(timeout)]
+    for worker in workers:
+        if worker in found or worker.process.poll() is not None:
+            yield worker
+
+
+def end(workers: Sequence[Worker]) -> None:
+    """Ends workers and everything they started: SIGTERM, and SIGKILL a second later.
+
+    Also the end of a worker that has reported its result: nothing of it is lost, and TensorFlow
+    takes seconds to exit by itself.
+    """
+    with shielded():
+        for worker in workers:
+            _signal_group(worker, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        for worker in workers:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+        for worker in workers:
+            _signal_group(worker, signal.SIGKILL)
+            worker.process.wait()
+            worker.close()
+
+
+def _signal_group(worker: Worker, number: signal.Signals) -> None:
+    # macOS answers PermissionError where a group holds only dead processes.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(worker.pid, number)

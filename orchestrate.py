@@ -1,0 +1,322 @@
+"""The command line: `orchestrate convert NET.prototxt WEIGHTS -o OUT`, and the rest of it.
+
+Everything but the parsing is in `driver/`, imported when a command runs, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="orchestrate",
+    help="Converts Caffe models to TensorFlow, and proves that they compute the same numbers.",
+    epilog="Exit codes: 0 ok, 2 usage, 3 malformed input, 4 unsupported layer or parameter, "
+    "5 verification failed, 6 a stage crashed, 7 environment, 130 interrupted.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SPEECH = "How it speaks"
+
+Net = Annotated[Path, typer.Argument(metavar="NET.prototxt", help="The net's definition.")]
+Weights = Annotated[
+    Path | None,
+    typer.Argument(metavar="WEIGHTS", help=".caffemodel or .caffemodel.h5", show_default=False),
+]
+Interchange = Annotated[Path, typer.Argument(metavar="net.h5", help="What extract wrote.")]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="The folder to write.")]
+OutFile = Annotated[
+    Path, typer.Option("--out", "-o", metavar="net.h5", help="The file to write; - is stdout.")
+]
+Formats = Annotated[
+    str | None, typer.Option(metavar="LIST", help="Outputs: class,keras,saved_model.")
+]
+Tolerance = Annotated[
+    float | None, typer.Option(metavar="X", help="Largest error relative to a blob's magnitude.")
+]
+Reference = Annotated[
+    Path | None,
+    typer.Option(metavar="R.npz", help="Compare with activations recorded elsewhere."),
+]
+NoReference = Annotated[
+    bool, typer.Option("--no-reference", help="Skip the recorded forward pass.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Phase = Annotated[str | None, typer.Option(metavar="TEST|TRAIN", help="The phase, default TEST.")]
+Stage = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A stage; repeatable.")]
+Level = Annotated[int | None, typer.Option(metavar="N", help="The level.")]
+InputShape = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=1,3,224,224", help="An input's shape; repeatable."),
+]
+Outputs = Annotated[
+    str | None, typer.Option(metavar="BLOB,...", help="Cut the net at these blobs.")
+]
+Reader = Annotated[
+    str | None, typer.Option(metavar="auto|protobuf|pycaffe", help="Who reads, default auto.")
+]
+ExtractPython = Annotated[
+    str | None, typer.Option(metavar="PYTHON", help="The interpreter of stage 1.")
+]
+BuildPython = Annotated[
+    str | None, typer.Option(metavar="PYTHON", help="The interpreter of stage 2.")
+]
+Timeout = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="The longest a stage may take.")
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress, no summary.", rich_help_panel=SPEECH)
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Tracebacks too.", rich_help_panel=SPEECH)
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=SPEECH)
+]
+
+
+def _run(action: Any, given: dict[str, Any], to_stderr: bool = False) -> None:
+    """Runs `action(options, show)`; `given` holds the command's parameters by name."""
+    from driver.command import Manners, run
+    from driver.options import Options
+
+    manners = Manners(given["quiet"], given["verbose"], given["json"], to_stderr)
+    raise typer.Exit(run(lambda show: action(Options.among(given), show), manners))
+
+
+@app.command()
+def convert(
+    net: Net,
+    out: Out,
+    weights: Weights = None,
+    formats: Formats = None,
+    tolerance: Tolerance = None,
+    reference: Reference = None,
+    force: Force = False,
+    phase: Phase = None,
+    stage: Stage = None,
+    level: Level = None,
+    input_shape: InputShape = None,
+    outputs: Outputs = None,
+    reader: Reader = None,
+    extract_python: ExtractPython = None,
+    build_python: BuildPython = None,
+    timeout: Timeout = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Convert a Caffe model: both stages, verified."""
+
+    def action(options: Any, show: Any) -> Any:
+        from driver import pipeline
+
+        return pipeline.convert(net, weights, out, options, show)
+
+    _run(action, locals())
+
+
+@app.command()
+def extract(
+    net: Net,
+    out: OutFile,
+    weights: Weights = None,
+    no_reference: NoReference = False,
+    force: Force = False,
+    phase: Phase = None,
+    stage: Stage = None,
+    level: Level = None,
+    input_shape: InputShape = None,
+    outputs: Outputs = None,
+    reader: Reader = None,
+    extract_python: ExtractPython = None,
+    timeout: Timeout = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Stage 1 alone: Caffe files to one HDF5 file."""
+
+    def action(options: Any, show: Any) -> Any:
+        from driver import pipeline
+
+        return pipeline.extract(net, weights, out, options, show)
+
+    _run(action, locals(), to_stderr=str(out) == "-")
+
+
+@app.command()
+def build(
+    net: Interchange,
+    out: Out,
+    formats: Formats = None,
+    tolerance: Tolerance = None,
+    reference: Reference = None,
+    force: Force = False,
+    build_python: BuildPython = None,
+    timeout: Timeout = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Stage 2 alone: that file to TensorFlow, on this machine or another."""
+
+    def action(options: Any, show: Any) -> Any:
+        from driver import pipeline
+
+        return pipeline.build(net, out, options, show)
+
+    _run(action, locals())
+
+
+@app.command()
+def verify(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A converted model.")],
+    reference: Reference = None,
+    build_python: BuildPython = None,
+    timeout: Timeout = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Prove a converted model again."""
+
+    def action(options: Any, show: Any) -> Any:
+        from driver import pipeline
+
+        return pipeline.verify(out, options, show)
+
+    _run(action, locals())
+
+
+@app.command()
+def inspect(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Prototxt, weights, net.h5 or a converted model."),
+    ],
+    extract_python: ExtractPython = None,
+    timeout: Timeout = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Show what is in a file, as a table."""
+
+    def action(options: Any, show: Any) -> Any:
+        from driver import inspection
+
+        return inspection.inspect(file, options, show)
+
+    _run(action, locals())
+
+
+@app.command()
+def batch(
+    catalogue: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CATALOGUE.toml",
+            help="[[model]] entries: name, prototxt, weights, and any option of convert.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Takes a folder per model.")
+    ],
+    formats: Formats = None,
+    tolerance: Tolerance = None,
+    force: Force = False,
+    phase: Phase = None,
+    reader: Reader = None,
+    extract_python: ExtractPython = None,
+    build_python: BuildPython = None,
+    timeout: Timeout = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Convert many models; TensorFlow is imported once."""
+
+    def action(options: Any, show: Any) -> Any:
+        from driver.batch import batch as convert_all
+
+        return convert_all(catalogue, out, options, show)
+
+    _run(action, locals())
+
+
+@app.command()
+def doctor(
+    extract_python: ExtractPython = None,
+    build_python: BuildPython = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Show what this machine can do, and what is missing."""
+
+    def action(options: Any, show: Any) -> Any:
+        from driver.doctor import doctor as examine
+
+        return examine(options, show)
+
+    _run(action, locals())
+
+
+def _usage_error(error: Any, argv: Sequence[str]) -> int:
+    """Reports what typer found wrong with the command line, in our form."""
+    from driver.command import Manners, print_json
+    from driver.display import plain
+    from driver.outcome import failed_document
+    from schemas.errors import UsageError
+
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "orchestrate"
+    if not error.format_message():  # `orchestrate` alone: typer has shown the help
+        return UsageError.exit_code
+    problem = UsageError(error.format_message().rstrip("."), hint=f"see {command} --help")
+    if "--json" in argv:
+        print_json(failed_document(problem), Manners(to_stderr=_writes_to_stdout(argv)).stream)
+    else:
+        print(f"error: {plain(problem)}", file=sys.stderr)
+    return problem.exit_code
+
+
+def _writes_to_stdout(argv: Sequence[str]) -> bool:
+    joined = "\0".join(argv) + "\0"
+    asked = any(f"\0{option}\0" in joined for option in ("-o\0-", "--out\0-", "-o-", "--out=-"))
+    return asked and argv[0] == "extract"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The `orchestrate` command; exits with the code of the contract."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = app(arguments, prog_name="orchestrate", standalone_mode=False)
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing may be flushed to it at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except (KeyboardInterrupt, typer.Abort):  # before a command has begun
+        print("error: interrupted", file=sys.stderr)
+        code = 130
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        code = _usage_error(error, arguments)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
