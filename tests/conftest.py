@@ -1,0 +1,18 @@
+"""Shared fixtures, and the closing line about real Caffe's cases."""
+
+from __future__ import annotations
+
+import collections
+
+golden_results: dict[str, list[tuple[str, str]]] = collections.defaultdict(list)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says how many of Caffe's cases passed, and what the others wait for."""
+    for kind, results in sorted(golden_results.items()):
+        waiting = collections.Counter(reason for _, reason in results if reason)
+        passed = sum(not reason for _, reason in results)
+        line = f"goldens, {kind}: {passed} of {len(results)} cases passed"
+        if waiting:
+            line += "; waiting for " + ", ".join(f"{k} ({n})" for k, n in sorted(waiting.items()))
+        terminalreporter.write_line(line)

@@ -1,0 +1,944 @@
+"""The driver against stages that act out success, failure, crash, hang and garbage."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+import orchestrate
+from driver import display, interrupts, outcome, worker, workspace
+from schemas.errors import KINDS, EnvironmentProblem
+from tests.paths import ROOT
+
+EXIT_CODES = {kind.__name__: kind.exit_code for kind in KINDS.values()}
+
+
+@pytest.fixture
+def room(tmp_path, monkeypatch):
+    """A root folder with fake stages, and an empty folder to work in."""
+    root = tmp_path / "root"
+    for stage in ("stage_extract", "stage_build"):
+        (root / stage).mkdir(parents=True)
+        (root / stage / "__init__.py").write_text("")
+        shutil.copy(ROOT / "tests" / "fake_stage.py", root / stage / "__main__.py")
+    for name in ("driver", "schemas"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "orchestrate.py", root)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(worker, "ROOT", root)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    return SimpleNamespace(root=root, here=here, tmp=tmp_path / "tmp")
+
+
+@pytest.fixture
+def call(capfd):
+    """Runs a command in this process: exit code, stdout, stderr."""
+
+    def call(*argv):
+        with pytest.raises(SystemExit) as stopped:
+            orchestrate.main([str(argument) for argument in argv])
+        out, err = capfd.readouterr()
+        return SimpleNamespace(code=stopped.value.code, out=out, err=err)
+
+    return call
+
+
+@pytest.fixture
+def call_json(call):
+    """Runs a command with --json; checks what every document must hold."""
+
+    def call_json(*argv):
+        done = call(argv[0], "--json", *argv[1:])
+        assert done.err == ""
+        document = json.loads(done.out, parse_constant=pytest.fail)
+        assert done.out.count("\n") == 1
+        assert document["exit_code"] == done.code
+        assert document["status"] == ("failed" if done.code else "ok")
+        assert bool(document["error"]) == bool(done.code)
+        assert {"out", "worst"} <= set(document)
+        return document
+
+    return call_json
+
+
+def net(text: str, name: str = "net.prototxt") -> str:
+    Path(name).write_text(text, encoding="utf-8")
+    return name
+
+
+def listing(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def start(root: Path, *argv: object, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, str(root / "orchestrate.py"), *map(str, argv)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def wait_for(path: Path) -> str:
+    for _ in range(200):
+        if path.exists() and path.read_text():
+            return path.read_text()
+        time.sleep(0.05)
+    pytest.fail(f"{path.name} did not appear")
+
+
+def alive(number: int) -> bool:
+    """Whether a process exists that is more than an entry nobody has collected."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{number}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def python_of(version: str) -> str:
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = sorted(root.glob(f"{version}.*/bin/python"))
+    if not found:
+        pytest.skip(f"no Python {version} in {root}")
+    return str(found[-1])
+
+
+# --- a conversion that goes well ------------------------------------------------------------------
+
+
+def test_convert(room, call_json):
+    script = (
+        'print noise\nprogress weights 1 2\nwarning odd\nfields {"layers": 9}\n---\n'
+        'fields {"worst": {"blob": "ip1", "error": 3e-7}, "compared": {"class": 9}}\n'
+    )
+    weights = net("w", "net.caffemodel")
+    document = call_json("convert", net(script), weights, "-o", "out/lenet")
+    assert document["out"] == "out/lenet"
+    assert document["worst"] == {"blob": "ip1", "error": 3e-7}
+    assert document["warnings"] == ["odd"]
+    stages = document["stages"]
+    assert stages["extract"]["layers"] == 9
+    assert stages["extract"]["argv"][:2] == ["net.prototxt", "net.caffemodel"]
+    assert {"--adopt", "--logs", "--extract-report"} <= set(stages["build"]["argv"])
+    assert listing(Path("out")) == {"lenet"}
+    assert Path("out/lenet/logs/extract.log").read_text() == "noise\n"
+    assert listing(room.here) == {"net.prototxt", "net.caffemodel", "out"}
+
+
+def test_the_build_worker_warms_up_during_the_extraction(room, call):
+    (room.root / "stage_build" / "at_start").write_text("pid warm\n")
+    assert call("convert", net("wait_for warm\n---\n"), "-o", "out").code == 0
+
+
+def test_convert_tells_a_person_how_to_use_the_result(room, call):
+    script = '---\nfields {"worst": {"blob": "ip1", "error": 3e-7}, "compared": {"class": 9}}\n'
+    done = call("convert", net(script), "-o", "lenet")
+    assert done.code == 0
+    assert "import lenet; net = lenet.load()" in done.out
+    assert "3.0e-07 relative, blob 'ip1'" in done.out
+    assert "blobs verified  class 9" in done.out
+
+
+def test_options_reach_their_stage(room, call_json):
+    net("r", "r.npz"), net("i", "i.png")
+    document = call_json(
+        *("convert", net("---\n"), "-o", "out", "--formats", "class,keras", "--tolerance", "0.001"),
+        *("--reference", "r.npz", "--phase", "TRAIN", "--level", "0"),
+        *("--stage", "a", "--stage=b", "--input-shape", "data=1,3,4,5", "--outputs", "-x,y"),
+        *("--reader", "protobuf"),
+    )
+    extract, build = (document["stages"][stage]["argv"] for stage in ("extract", "build"))
+    assert set(extract[3:]) == {
+        "--phase=TRAIN",
+        "--level=0",
+        "--outputs=-x,y",
+        "--reader=protobuf",
+        "--stage=a",
+        "--stage=b",
+        "--input-shape=data=1,3,4,5",
+    }
+    assert {"--formats=class,keras", "--tolerance=0.001", "--reference=r.npz"} < set(build)
+
+
+def test_a_name_like_an_option_is_a_path(room, call_json):
+    document = call_json("convert", "-o", "-out", "--", net("---\n", "-net.prototxt"))
+    assert document["stages"]["extract"]["argv"][0] == "./-net.prototxt"
+    assert Path("-out/names.json").exists()
+
+
+@pytest.mark.parametrize("flag", ["--quiet", None])
+def test_quiet(room, call, flag):
+    done = call(
+        "convert", net("progress read 1 3\nwarning odd\n---\n"), "-o", "out", *filter(None, [flag])
+    )
+    assert done.code == 0
+    assert ("extract: read" in done.err) == (flag is None)
+    assert (done.out == "") == (flag is not None)
+    assert "warning: odd" in done.err
+
+
+def test_warnings_are_shown_once_and_counted(room, call):
+    script = "".join(f"warning w{i}\nwarning w{i}\n" for i in range(30)) + "---\n"
+    done = call("convert", net(script), "-o", "out")
+    shown = [line for line in done.err.splitlines() if line.startswith("warning: ")]
+    assert shown == [f"warning: w{i}" for i in range(10)] + [
+        "warning: and 20 more (--json lists them)"
+    ]
+
+
+def test_all_warnings_are_in_the_json(room, call_json):
+    script = "".join(f"warning w{i}\n" for i in range(30)) + "---\n"
+    assert len(call_json("convert", net(script), "-o", "out")["warnings"]) == 30
+
+
+def test_live_display(room):
+    """On a terminal the display is drawn in place, and gone at the end."""
+    script = "progress weights 3 16\nwarning odd\nsleep 0.5\n---\nsleep 0.2\n"
+    master, slave = pty.openpty()
+    command = [
+        sys.executable,
+        str(room.root / "orchestrate.py"),
+        "convert",
+        net(script),
+        "-o",
+        "out",
+    ]
+    env = dict(os.environ, TERM="xterm", COLUMNS="100")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave, env=env) as process:
+        os.close(slave)
+        seen = b""
+        while True:
+            try:
+                chunk = os.read(master, 4096)
+            except OSError:
+                break
+            if not chunk:
+                break
+            seen += chunk
+        stdout = process.stdout.read()
+    os.close(master)
+    assert process.returncode == 0
+    assert b"weights" in seen and b"3/16" in seen and b"warning: odd" in seen
+    assert seen.rstrip().endswith(b"\x1b[2K")
+    assert b"is converted and verified" in stdout
+
+
+# --- stages that fail -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["extract", "build"])
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"Interrupted"}))
+def test_a_reported_error_is_one_line(room, call, kind, stage):
+    act = f"error {kind} bad kernel_size\n"
+    script = act + "---\n" if stage == "extract" else "---\n" + act
+    done = call("convert", net(script), "-o", "out", "--quiet")
+    assert done.code == EXIT_CODES[kind]
+    first, *more = done.err.splitlines()
+    assert first == f"error: {stage}: layer 'conv1' (Convolution): bad kernel_size (mend it)"
+    assert more == (["logs and report: out.failed"] if kind == "StageCrashed" else [])
+    assert done.out == ""
+    left = {"net.prototxt", "out.failed"} if kind == "StageCrashed" else {"net.prototxt"}
+    assert listing(room.here) == left
+
+
+def test_verbose_shows_the_worker_s_traceback(room, call):
+    done = call("convert", net("fault oops\n---\n"), "-o", "out", "--verbose")
+    assert done.code == 6
+    assert "error: extract: RuntimeError: oops" in done.err
+    assert "raise RuntimeError(text)" in done.err
+
+
+def test_a_reported_crash_shows_the_last_words(room, call):
+    script = "---\nprint last words\nerror StageCrashed a helper died\n"
+    done = call("convert", net(script), "-o", "out", "--quiet")
+    assert done.err.splitlines()[1:] == ["  | last words", "logs and report: out.failed"]
+
+
+def test_an_error_in_json(room, call_json):
+    document = call_json(
+        "convert", net("error UnsupportedModel no Python layers\n---\n"), "-o", "o"
+    )
+    assert document["details"] == {
+        "kind": "UnsupportedModel",
+        "message": "no Python layers",
+        "where": "layer 'conv1' (Convolution)",
+        "hint": "mend it",
+        "stage": "extract",
+    }
+    assert document["out"] is None
+
+
+def test_a_failed_verification_names_the_worst_blob(room, call_json):
+    event = {
+        "event": "error",
+        "kind": "VerificationFailed",
+        "message": "ip1 differs",
+        "worst": {"blob": "ip1", "error": float("nan")},
+    }
+    script = f"---\nraw {json.dumps(event)}\n"
+    document = call_json("convert", net(script), "-o", "out")
+    assert document["exit_code"] == 5
+    assert document["worst"] == {"blob": "ip1", "error": None}
+
+
+@pytest.mark.parametrize("stage", ["extract", "build"])
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGKILL", "SIGABRT"])
+def test_death_by_signal(room, call, name, stage):
+    act = f"print last words\nprogress reshaping 1 3\nsignal {name}\n"
+    script = act + "---\n" if stage == "extract" else "---\npartial partial\n" + act
+    done = call("convert", net(script), "-o", "out")
+    assert done.code == 6
+    error, *lines = done.err[done.err.index("error:") :].splitlines()
+    assert error.startswith(f"error: {stage}: the {stage} worker was killed by {name}")
+    assert ("out of memory?" in error) == (name == "SIGKILL")
+    assert "during 'reshaping'" in error
+    assert lines == ["  | last words", "logs and report: out.failed"]
+    assert listing(room.here) == {"net.prototxt", "out.failed"}
+    assert "last words" in Path(f"out.failed/logs/{stage}.log").read_text()
+    assert json.loads(Path("out.failed/report.json").read_text())["exit_code"] == 6
+
+
+def test_death_in_the_middle_of_the_exchange_gives_the_old_target_back(room, call):
+    assert call("convert", net("---\n"), "-o", "out").code == 0
+    script = "---\npartial partial\npartial old\nsignal SIGKILL\n"
+    assert call("convert", net(script), "-o", "out", "--force").code == 6
+    assert Path("out/names.json").exists()
+    assert listing(room.here) == {"net.prototxt", "out", "out.failed"}
+
+
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS"])
+@pytest.mark.parametrize(
+    "command", [("build", "net.h5", "-o", "out"), ("inspect", "net.h5"), ("verify", "out")]
+)
+def test_death_while_opening_hdf5_is_the_file_s_fault(room, call, command, name):
+    act = f"progress open 0 1\nsignal {name}\n"
+    net(act, "net.h5")
+    if command[0] == "verify":
+        Path("out").mkdir()
+        net(act, "out/net.h5")
+    done = call(*command)
+    assert done.code == 3
+    assert "net.h5: damaged or hostile HDF5" in done.err
+    assert len([line for line in done.err.splitlines() if "error" in line]) == 1
+
+
+@pytest.mark.parametrize(
+    "acts", ["progress open 0 1\nprogress opened 1 1\nsignal SIGSEGV\n", "signal SIGSEGV\n"]
+)
+def test_death_before_or_after_opening_hdf5_is_a_crash(room, call, acts):
+    done = call("inspect", net("print last words\n" + acts, "net.h5"))
+    assert done.code == 6
+    kept = Path(done.err.partition("logs and report: ")[2].strip())
+    assert kept.parent.parent == room.tmp
+    assert (kept / "logs/extract.log").read_text() == "last words\n"
+
+
+def test_death_while_opening_our_own_file_is_a_crash(room, call):
+    script = "---\nprogress open 0 1\nsignal SIGSEGV\n"
+    assert call("convert", net(script), "-o", "out").code == 6
+
+
+@pytest.mark.parametrize("stage", ["extract", "build"])
+def test_an_end_without_a_result(room, call, stage):
+    act = "exit 0\n"
+    done = call("convert", net(act + "---\n" if stage == "extract" else "---\n" + act), "-o", "out")
+    assert done.code == 6
+    assert f"the {stage} worker ended with exit code 0 and without a result" in done.err
+
+
+@pytest.mark.parametrize("stage", ["extract", "build"])
+def test_timeout(room, call, stage):
+    act = "progress thinking 1 2\nstubborn\nsleep 60\n"
+    script = act + "---\n" if stage == "extract" else "---\n" + act
+    began = time.monotonic()
+    done = call("convert", net(script), "-o", "out", "--timeout", "1.5")
+    assert done.code == 6
+    assert time.monotonic() - began < 8
+    assert f"the {stage} worker took longer than 1.5 s; its last task was 'thinking'" in done.err
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    ["no JSON", "[1]", '{"event": 3}', "[" * 100_000, "\ud800".encode("utf-8", "surrogatepass")],
+    ids=["text", "list", "number", "deep", "surrogate"],
+)
+def test_garbage_on_the_pipe(room, call, garbage):
+    text = garbage if isinstance(garbage, str) else "\ufffd"
+    done = call("convert", net(f"raw {text}\nsleep 60\n---\n"), "-o", "out")
+    assert done.code == 6
+    assert "error: extract: the extract worker broke the protocol" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_an_endless_line_on_the_pipe(room, call, monkeypatch):
+    monkeypatch.setattr(worker, "MAX_LINE", 1000)
+    done = call("convert", net("raw " + "x" * 5000 + "\nsleep 60\n---\n"), "-o", "out")
+    assert done.code == 6
+
+
+@pytest.mark.parametrize(
+    "event",
+    [{"event": "progress", "task": 3, "done": "x"}, {"event": "new"}, {"event": "warning"}],
+    ids=["progress", "unknown", "warning"],
+)
+def test_odd_events_do_no_harm(room, call, event):
+    assert call("convert", net(f"raw {json.dumps(event)}\n---\n"), "-o", "out").code == 0
+
+
+@pytest.mark.parametrize(
+    "code, kind", [(7, "EnvironmentProblem"), (2, "UsageError"), (3, "StageCrashed")]
+)
+def test_a_worker_that_cannot_speak(room, call_json, code, kind):
+    (room.root / "stage_extract" / "__main__.py").write_text(
+        f"import sys\nsys.stderr.write('usage: x\\nx: error: too old\\n')\nsys.exit({code})\n"
+    )
+    document = call_json("convert", net("---\n"), "-o", "out")
+    assert document["details"]["kind"] == kind
+    assert "too old" in json.dumps(document)
+
+
+@pytest.mark.parametrize("stage", ["extract", "build"])
+def test_a_missing_package_is_named(room, call, stage):
+    main = room.root / f"stage_{stage}" / "__main__.py"
+    main.write_text("import no_such_package\n")
+    done = call("convert", net("sleep 1\n---\n"), "-o", "out", "--quiet")
+    assert done.code == 7
+    assert done.err.startswith(
+        f"error: {stage}: {sys.executable}: No module named 'no_such_package'"
+    )
+    assert done.err.count("\n") == 1
+    assert listing(room.here) == {"net.prototxt"}
+
+
+def test_a_build_worker_that_cannot_start_ends_the_run_at_once(room, call):
+    (room.root / "stage_build" / "at_start").write_text("error EnvironmentProblem no tensorflow\n")
+    began = time.monotonic()
+    done = call("convert", net("sleep 60\n---\n"), "-o", "out")
+    assert time.monotonic() - began < 10
+    assert done.code == 7
+    assert "no tensorflow" in done.err
+
+
+@pytest.mark.parametrize("option", ["--extract-python", "--build-python"])
+@pytest.mark.parametrize("python", ["no-such-python", "./broken"])
+def test_a_bad_interpreter(room, call, option, python):
+    Path("broken").write_text("#!/no/such/shell\n")
+    Path("broken").chmod(0o755)
+    done = call("convert", net("---\n"), "-o", "out", "-q", option, python)
+    assert done.code == 7
+    assert done.err.startswith("error: ") and "--extract-python" in done.err
+    assert listing(room.here) == {"net.prototxt", "broken"}
+
+
+def test_a_fault_of_the_driver_is_one_line(room, call, monkeypatch):
+    monkeypatch.setattr("driver.pipeline.check_conversion", lambda *args: 1 / 0)
+    done = call("convert", net("---\n"), "-o", "out")
+    assert (done.code, done.out) == (6, "")
+    assert done.err.startswith("error: ZeroDivisionError") and done.err.count("\n") == 1
+    done = call("convert", "net.prototxt", "-o", "out", "--verbose")
+    assert "Traceback" in done.err
+
+
+def test_what_a_terminal_would_obey_is_escaped(room, call):
+    done = call("convert", net("error MalformedModel \x1b[2J\u202eblob\n---\n"), "-o", "out")
+    assert "\x1b" not in done.err and "\u202e" not in done.err
+    assert "\\x1b[2J\\u202eblob" in done.err
+
+
+def test_full_disk(room, call, monkeypatch):
+    monkeypatch.setattr(workspace.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    done = call("convert", net("---\n"), "-o", "new/out")
+    assert done.code == EnvironmentProblem.exit_code
+    assert "are needed, 0.0 MB are free" in done.err
+    assert listing(room.here) == {"net.prototxt"}
+
+
+# --- isolation ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [None, os.pathsep.join(["", ".", "./"])], ids=["unset", "dots"])
+def test_nothing_is_imported_from_the_current_folder(room, path):
+    # What PYTHONPATH shows to the driver itself is its interpreter's doing.
+    for name in (
+        "numpy",
+        "tabnanny",
+        "schemas",
+        "stage_build",
+        *(["json"] if path is None else []),
+    ):
+        net("raise SystemExit('imported from the current folder')\n", f"{name}.py")
+    script = "origin numpy\norigin tabnanny\norigin schemas\n"
+    env = dict(os.environ, **({"PYTHONPATH": path} if path else {}))
+    process = start(
+        room.root, "convert", net(f"{script}---\n{script}"), "-o", "o", "--json", env=env
+    )
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    warnings = json.loads(out)["warnings"]
+    assert len(warnings) == 6
+    assert not [warning for warning in warnings if str(room.here) in warning]
+    assert f"build schemas: {room.root / 'schemas' / '__init__.py'}" in warnings
+
+
+def test_a_worker_sees_its_own_rooms_only(room, call_json):
+    script = "origin driver\norigin orchestrate\norigin stage_build\norigin stage_extract\n"
+    warnings = call_json("convert", net(f"{script}---\n{script}"), "-o", "o")["warnings"]
+    assert [warning.partition(":")[0] for warning in warnings if not warning.endswith("None")] == [
+        "extract stage_extract",
+        "build stage_build",
+    ]
+
+
+def test_another_interpreter_does_not_see_our_packages(room, call_json):
+    script = net("origin typer\norigin rich\norigin schemas\n---\n")
+    document = call_json("extract", script, "-o", "n.h5", "--extract-python", python_of("3.8"))
+    assert document["warnings"][:2] == ["extract typer: None", "extract rich: None"]
+
+
+@pytest.mark.parametrize("version", ["2.7", "3.6"])
+def test_an_interpreter_too_old_is_told_so_in_one_line(room, call, monkeypatch, version):
+    monkeypatch.setattr(worker, "ROOT", ROOT)
+    done = call("extract", net("", "n"), "-o", "n.h5", "--extract-python", python_of(version))
+    assert done.code == 7
+    assert done.err.count("\n") == 1
+    assert "needs Python 3.8 or newer" in done.err
+
+
+def test_environment(room, call_json, monkeypatch, tmp_path):
+    names = ("PYTHONPATH", "TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND", "USE_PYCAFFE", "PYTHONINSPECT")
+    for name in names[1:3]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", str(tmp_path), "."]))
+    monkeypatch.setenv("USE_PYCAFFE", "1")
+    monkeypatch.setenv("PYTHONINSPECT", "1")
+    script = "".join(f"environ {name}\n" for name in names)
+    assert call_json("convert", net(f"{script}---\n{script}"), "-o", "o")["warnings"] == [
+        f"extract PYTHONPATH={tmp_path}",
+        "extract TF_CPP_MIN_LOG_LEVEL=None",
+        "extract KERAS_BACKEND=None",
+        "extract USE_PYCAFFE=1",
+        "extract PYTHONINSPECT=None",
+        "build PYTHONPATH=None",
+        "build TF_CPP_MIN_LOG_LEVEL=2",
+        "build KERAS_BACKEND=tensorflow",
+        "build USE_PYCAFFE=1",
+        "build PYTHONINSPECT=None",
+    ]
+
+
+def test_the_driver_imports_no_heavy_package():
+    code = (
+        "import sys, importlib, pkgutil, orchestrate, driver\n"
+        "names = [m.name for m in pkgutil.iter_modules(driver.__path__)]\n"
+        "[importlib.import_module('driver.' + name) for name in names if name != 'bootstrap']\n"
+        "bad = {'numpy', 'h5py', 'tensorflow', 'keras', 'google', 'caffe', 'stage_extract',\n"
+        "       'stage_build', 'schemas.graph', 'schemas.interchange', 'schemas.layers'}\n"
+        "print(len(names), sorted(bad & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    count, _, found = done.stdout.partition(" ")
+    assert int(count) > 10
+    assert found == "[]\n"
+
+
+# --- interruption ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("stage", ["extract", "build"])
+def test_an_interruption_leaves_nothing_behind(room, number, stage):
+    act = "stubborn\nchild child\npid pid\nsleep 60\n"
+    script = act + "---\n" if stage == "extract" else "---\npartial partial\n" + act
+    process = start(room.root, "convert", net(script), "-o", "new/out", "--json")
+    workers = [int(wait_for(room.here / name)) for name in ("child", "pid")]
+    began = time.monotonic()
+    process.send_signal(number)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert time.monotonic() - began < 2.5
+    assert process.returncode == 130
+    assert json.loads(out)["error"] == "interrupted"
+    assert err == ""
+    assert not [pid for pid in workers if alive(pid)]
+    assert listing(room.here) == {"net.prototxt", "child", "pid"}
+
+
+def test_an_interrupted_batch_still_sums_up(room):
+    net("---\n", "a"), net("pid pid\nsleep 60\n---\n", "b")
+    net("".join(f'[[model]]\nname = "{n}"\nprototxt = "{n}"\n' for n in "ab"), "c.toml")
+    process = start(room.root, "batch", "c.toml", "-o", "out", "--json")
+    wait_for(room.here / "pid")
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert [model["exit_code"] for model in json.loads(out)["models"]] == [0, 130]
+    assert json.loads(Path("out/summary.json").read_text()) == {
+        name: value for name, value in json.loads(out).items() if name != "warnings"
+    }
+
+
+def test_a_shield_puts_an_interruption_off():
+    reached = []
+    with pytest.raises(KeyboardInterrupt), interrupts.handled():  # noqa: PT012
+        with interrupts.shielded():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+            reached.append("end of the block")
+        reached.append("beyond it")
+    assert reached == ["end of the block"]
+
+
+def test_an_interruption_during_the_start_of_a_worker(room, call, monkeypatch):
+    started = []
+    popen = subprocess.Popen
+
+    def interrupted(*args, **options):
+        started.append(popen(*args, **options))
+        os.kill(os.getpid(), signal.SIGINT)
+        return started[-1]
+
+    monkeypatch.setattr(worker.subprocess, "Popen", interrupted)
+    done = call("convert", net("sleep 60\n---\n"), "-o", "out", "-q")
+    assert (done.code, done.err) == (130, "error: interrupted\n")
+    assert len(started) == 1 and started[0].returncode is not None
+
+
+def test_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with interrupts.handled():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+# --- targets --------------------------------------------------------------------------------------
+
+
+def make_target(kind: str) -> None:
+    if kind == "file":
+        Path("out").write_text("mine")
+    elif kind == "link":
+        Path("out").symlink_to("nowhere")
+    else:
+        Path("out").mkdir()
+        if kind == "model":
+            Path("out/names.json").write_text("{}")
+            Path("out/old").write_text("")
+        elif kind == "folder":
+            Path("out/mine").write_text("")
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "empty", "folder", "model"])
+def test_a_target_that_exists_needs_force(room, call, kind):
+    make_target(kind)
+    done = call("convert", net("pid started\n---\n"), "-o", "out")
+    assert done.code == 2
+    assert "error: out: this exists already (--force replaces it)" in done.err
+    assert listing(room.here) == {"net.prototxt", "out"}
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "empty", "folder"])
+def test_force_replaces_converted_models_only(room, call, kind):
+    make_target(kind)
+    assert call("convert", net("pid started\n---\n"), "-o", "out", "--force").code == 2
+    assert listing(room.here) == {"net.prototxt", "out"}
+
+
+def test_force_replaces_a_converted_model(room, call):
+    make_target("model")
+    assert call("convert", net("---\n"), "-o", "out", "--force").code == 0
+    assert "old" not in listing(Path("out"))
+
+
+def test_force_does_not_replace_an_input(room, call):
+    make_target("model")
+    done = call("convert", net("---\n", "out/net.prototxt"), "-o", "out", "--force")
+    assert done.code == 2
+    assert Path("out/net.prototxt").exists()
+    net("x")
+    assert call("extract", "net.prototxt", "-o", "net.prototxt", "--force").code == 2
+    assert Path("net.prototxt").read_text() == "x"
+
+
+def test_a_model_may_be_built_anew_from_its_own_net(room, call):
+    make_target("model")
+    assert call("build", net("", "out/net.h5"), "-o", "out", "--force").code == 0
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("convert", "missing", "-o", "out"),
+        ("convert", ".", "-o", "out"),
+        ("convert", "net.prototxt", "missing.caffemodel", "-o", "out"),
+        ("convert", "net.prototxt", "-o", "out", "--reference", "missing.npz"),
+        ("convert", "net.prototxt", "-o", ".", "--force"),
+        ("convert", "net.prototxt", "-o", "..", "--force"),
+        ("convert", "net.prototxt", "-o", "out", "--phase", "BOTH"),
+        ("convert", "net.prototxt", "-o", "out", "--reader", "me"),
+        ("convert", "net.prototxt", "-o", "out", "--tolerance", "-1"),
+        ("convert", "net.prototxt", "-o", "out", "--timeout", "nan"),
+        ("convert", "net.prototxt", "-o", "out", "--input-shape", "data=1,x"),
+        ("convert", "net.prototxt", "-o", "out", "--level", "x"),
+        ("convert", "net.prototxt", "-o", "out", "--bogus"),
+        ("convert", "net.prototxt"),
+        ("extract", "net.prototxt", "-o", ".", "--force"),
+        ("build", "missing.h5", "-o", "out"),
+        ("verify", "."),
+        ("inspect", "missing"),
+        ("inspect", "."),
+        ("batch", "missing.toml", "-o", "out"),
+        ("bogus",),
+    ],
+    ids=" ".join,
+)
+def test_usage_errors(room, call, call_json, argv):
+    net("pid started\n---\n")
+    done = call(*argv)
+    assert done.code == 2
+    assert done.err.startswith("error: ") and done.err.count("\n") == 1
+    document = call_json(*argv)
+    assert f"error: {document['error']}\n" == done.err
+    assert listing(room.here) == {"net.prototxt"}
+
+
+# --- the other commands ---------------------------------------------------------------------------
+
+
+def test_extract_and_build(room, call_json):
+    document = call_json("extract", net("---\nwarning built\n"), "-o", "made/net.h5")
+    assert document["out"] == "made/net.h5"
+    assert listing(Path("made")) == {"net.h5"}
+    document = call_json("build", "made/net.h5", "-o", "out")
+    assert document["warnings"] == ["built"]
+    assert "--adopt" not in document["stages"]["build"]["argv"]
+    assert Path("made/net.h5").exists() and Path("out/net.h5").exists()
+    document = call_json("verify", "out")
+    assert document["out"] == "out"
+    assert document["stages"]["build"]["argv"] == ["out", "--verify"]
+    assert listing(room.tmp) == set()
+
+
+def test_extract_to_stdout(room):
+    process = start(room.root, "extract", net("---\nthe file\n"), "-o", "-", "--json")
+    out, err = process.communicate(timeout=60)
+    assert out == "the file\n"
+    assert json.loads(err)["out"] == "-"
+    assert listing(room.here) == {"net.prototxt"}
+
+
+def test_a_usage_error_goes_to_stderr_where_stdout_is_the_file(room):
+    process = start(room.root, "extract", "-o", "-", "--json")
+    out, err = process.communicate(timeout=60)
+    assert (out, json.loads(err)["exit_code"], process.returncode) == ("", 2, 2)
+
+
+def test_no_reference_reaches_the_stage(room, call_json):
+    document = call_json("extract", net("---\n"), "-o", "net.h5", "--no-reference")
+    assert "--no-reference" in document["stages"]["extract"]["argv"]
+
+
+FOUND = {
+    "kind": "prototxt",
+    "title": "LeNet",
+    "columns": ["layer", "type"],
+    "rows": [["conv1", "Convolution"], ["[red]x", "ReLU"]],
+    "facts": {"layers": 2},
+}
+
+
+def test_inspect_a_file(room, call, call_json):
+    file = net(f"fields {json.dumps(FOUND)}\n")
+    done = call("inspect", file)
+    assert done.code == 0
+    for text in ("LeNet", "conv1", "Convolution", "[red]x", "layers"):
+        assert text in done.out
+    document = call_json("inspect", file)
+    assert {name: document[name] for name in FOUND} == FOUND
+
+
+def test_inspect_a_converted_model(room, call, call_json):
+    call("convert", net("---\n"), "-o", "out")
+    document = call_json("inspect", "out")
+    assert document["kind"] == "converted model"
+    assert document["columns"] == ["name", "max_error"]
+    assert document["rows"] == [["ip1", 1e-7]]
+    assert document["facts"] == {"status": "ok", "versions.x": "1"}
+    assert "ip1" in call("inspect", "out").out
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "[" * 100_000], ids=["empty", "list", "deep"])
+def test_inspect_a_broken_report(room, call, text):
+    Path("out").mkdir()
+    net(text, "out/report.json")
+    assert call("inspect", "out").code == 3
+
+
+def test_doctor(room, call, call_json):
+    document = call_json("doctor", "--extract-python", sys.executable)
+    checks = {check["what"]: check for check in document["checks"]}
+    assert checks["driver: Python"]["found"] == ".".join(map(str, sys.version_info[:3]))
+    assert checks["extract: numpy"]["ok"] == (document["exit_code"] == 0)
+    assert "build: tensorflow" in call("doctor").out
+
+
+def test_doctor_names_what_is_missing(room, call, call_json):
+    document = call_json("doctor", "--build-python", "no-such-python")
+    assert document["exit_code"] == 7
+    assert document["error"].startswith("missing for a conversion: ")
+    assert "build: Python" in document["error"]
+    assert "error: missing for a conversion" in call("doctor", "--build-python", "x-python").err
+
+
+def test_doctor_with_an_old_interpreter(room, call_json):
+    document = call_json("doctor", "--extract-python", python_of("2.7"))
+    check = next(check for check in document["checks"] if check["what"] == "extract: Python")
+    assert (check["ok"], check["found"][:3]) == (False, "2.7")
+
+
+# --- batch ----------------------------------------------------------------------------------------
+
+
+def test_batch(room, call, call_json):
+    models = Path("models")
+    models.mkdir()
+    worst = 'fields {"worst": {"blob": "b|", "error": %s}}\n'
+    net("warning w1\n---\npid build1\n" + worst % 1e-7, "models/good")
+    net("error MalformedModel bad | net\n---\n", "models/bad")
+    net("---\npid build2\nprint dying\nsignal SIGKILL\n", "models/crash")
+    net("---\npid build3\n" + worst % 3e-7, "models/late")
+    net("---\n", "models/shaped")
+    catalogue = "".join(
+        f'[[model]]\nname = "{name}"\nprototxt = "{name}"\n'
+        for name in ("good", "bad", "crash", "late", "shaped")
+    )
+    catalogue += 'input-shape = ["data=1,2,3,4"]\nstage = "a"\nphase = "TRAIN"\ntolerance = 1\n'
+    net(catalogue, "models/c.toml")
+    document = call_json("batch", "models/c.toml", "-o", "out", "--formats", "class")
+    assert document["exit_code"] == 6
+    assert document["error"] == "2 of 5 models failed"
+    assert document["worst"] == {"blob": "b|", "error": 3e-7}
+    got = {model["name"]: model for model in document["models"]}
+    assert [model["exit_code"] for model in got.values()] == [0, 3, 6, 0, 0]
+    assert got["good"]["warnings"] == ["w1"] and got["late"]["warnings"] == []
+    assert got["crash"]["log"] == ["dying"]
+    assert {
+        "--input-shape=data=1,2,3,4",
+        "--stage=a",
+        "--phase=TRAIN",
+    } < set(got["shaped"]["stages"]["extract"]["argv"])
+    assert {"--formats=class", "--tolerance=1.0"} < set(got["shaped"]["stages"]["build"]["argv"])
+    first, second, third = (Path(f"build{i}").read_text() for i in (1, 2, 3))
+    assert first == second != third, "one worker until it dies, then a fresh one"
+    assert listing(Path("out")) == {
+        *("good", "late", "shaped", "crash.failed", "summary.json", "summary.md")
+    }
+    assert Path("out/crash.failed/logs/build.log").read_text() == "dying\n"
+    summary = Path("out/summary.md").read_text().splitlines()
+    assert summary[0] == "# 3 of 5 models converted and verified"
+    assert summary[4].startswith("| good | ok | 1.0e-07 | b\\| | ")
+    assert "bad \\| net" in summary[5]
+    assert json.loads(Path("out/summary.json").read_text())["models"] == document["models"]
+    done = call("batch", "models/c.toml", "-o", "out")
+    assert done.code == 2 and "earlier batch" in done.err
+    done = call("batch", "models/c.toml", "-o", "out", "--force")
+    assert done.code == 6
+    assert "3 of 5 models" in done.out
+    assert [
+        line for line in done.err.splitlines() if not line.startswith(("error", "warning"))
+    ] == [f"batch: {name}" for name in got]
+    assert "error: bad: extract: layer 'conv1' (Convolution): bad | net" in done.err
+
+
+def test_a_missing_file_fails_its_model_only(room, call_json):
+    net("---\n", "a")
+    net('[[model]]\nname="x"\nprototxt="no"\n[[model]]\nname="y"\nprototxt="a"\n', "c.toml")
+    document = call_json("batch", "c.toml", "-o", "out")
+    assert [model["exit_code"] for model in document["models"]] == [2, 0]
+
+
+@pytest.mark.parametrize(
+    "text, code, expected",
+    [
+        ("[[model]", 3, "not TOML"),
+        ("\ufeff\x00", 3, "not TOML"),
+        ("", 2, "[[model]] entries"),
+        ("model = 3", 2, "[[model]] entries"),
+        ("model = [3]", 2, "a table"),
+        ("[[model]]\nname='a'", 2, "'prototxt' is missing"),
+        ("[[model]]\nprototxt='a'", 2, "'name' is missing"),
+        ("[[model]]\nname='../a'\nprototxt='a'", 2, "name a folder"),
+        ("[[model]]\nname='.a'\nprototxt='a'", 2, "name a folder"),
+        ("[[model]]\nname='summary.md'\nprototxt='a'", 2, "batch writes"),
+        ("[[model]]\nname='a'\nprototxt=3", 2, "'prototxt' takes a text, not 3"),
+        ("[[model]]\nname='a'\nprototxt='a'\nlevel=true", 2, "takes an integer"),
+        ("[[model]]\nname='a'\nprototxt='a'\nbogus=1", 2, "'bogus' is no option"),
+        ("[[model]]\nname='a'\nprototxt='a'\nstage=\"\\u0000\"", 2, "null"),
+        ("[[model]]\nname='a'\nprototxt='a'\nphase='x'", 2, "--phase must be"),
+        ("[[model]]\nname='a'\nprototxt='a'\nbuild-python='x'", 2, "to batch itself"),
+        ("[[model]]\nname='a'\nprototxt='a'\ninput_shape='d=1'\ninput-shape='d=2'", 2, "twice"),
+        ("[[model]]\nname='a'\nprototxt='a'\n[[model]]\nname='A'\nprototxt='a'", 2, "two models"),
+    ],
+    ids=range(18),
+)
+def test_catalogue_errors(room, call, text, code, expected):
+    done = call("batch", net(text, "c.toml"), "-o", "out")
+    assert done.code == code
+    assert expected in done.err and "c.toml" in done.err
+    assert listing(room.here) == {"c.toml"}
+
+
+# --- small things ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("argv", [(), ("--help",), ("convert", "-h"), ("batch", "--help")])
+def test_help(argv):
+    assert "Usage" in CliRunner().invoke(orchestrate.app, argv).output
+
+
+def test_help_from_the_shell_imports_little():
+    command = [sys.executable, "-X", "importtime", "orchestrate.py", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "convert" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "typer" in imported
+    assert not imported & {"numpy", "h5py", "tensorflow", "google.protobuf", "driver.pipeline"}
+
+
+def test_a_closed_stdout_is_no_error(room):
+    net(f"fields {json.dumps({**FOUND, 'rows': [['x' * 50, 'y']] * 3000})}\n")
+    process = start(room.root, "inspect", "net.prototxt")
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) != 0
+    process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    "value, expected",
+    [(float("nan"), None), ({"a": [float("inf"), 1.5]}, {"a": [None, 1.5]}), ((1, "x"), [1, "x"])],
+)
+def test_json_has_no_nan(value, expected):
+    assert outcome.finite(value) == expected
+
+
+def test_plain_keeps_text_and_lines():
+    assert display.plain("é\nconv1 ü") == "é\nconv1 ü"
+    assert display.plain("\r\x00\ud800") == "\\r\\x00\\ud800"

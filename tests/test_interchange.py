@@ -1,0 +1,283 @@
+"""The interchange file: what is written is read, damage is refused, version 1 stays readable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+
+from schemas import interchange
+from schemas.errors import EnvironmentProblem, MalformedModel, UnsupportedModel, UsageError
+from tests.make_interchange_v1 import content
+from tests.paths import ROOT
+
+V1 = ROOT / "tests" / "data" / "interchange_v1.h5"
+
+
+def assert_same(read, made):
+    assert read.net == made.net
+    assert read.sources == made.sources
+    assert dict(read.preprocessing) == dict(made.preprocessing)
+    assert read.notes == made.notes
+    assert (read.reference.recorder, read.reference.seed) == (
+        made.reference.recorder,
+        made.reference.seed,
+    )
+    for ours, theirs in (
+        (read.weights, made.weights),
+        (read.reference.inputs, made.reference.inputs),
+        (read.reference.blobs, made.reference.blobs),
+    ):
+        assert list(ours) == list(theirs)
+        for key in theirs:
+            np.testing.assert_array_equal(ours[key], theirs[key], strict=True)
+
+
+def test_version_1_is_read():
+    assert_same(interchange.read(V1), content())
+
+
+def test_what_is_written_is_read(tmp_path):
+    interchange.write(tmp_path / "net.h5", content())
+    assert_same(interchange.read(tmp_path / "net.h5"), content())
+    assert [path.name for path in tmp_path.iterdir()] == ["net.h5"]
+
+
+def test_equal_content_gives_equal_bytes(tmp_path):
+    for name in ("a.h5", "b.h5"):
+        interchange.write(tmp_path / name, content())
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 0, 3), (5,), (1, 2, 3, 4, 5)], ids=str)
+def test_any_rank(tmp_path, shape):
+    array = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    made = replace(content(), weights={**content().weights, "extra/0": array})
+    interchange.write(tmp_path / "net.h5", made)
+    read = interchange.read(tmp_path / "net.h5").weights["extra/0"]
+    np.testing.assert_array_equal(read, array, strict=True)
+
+
+def test_an_array_that_is_used_twice_is_stored_once(tmp_path):
+    made = content()
+    shared = made.weights["conv/1/0"]
+    interchange.write(
+        tmp_path / "net.h5", replace(made, weights={**made.weights, "again/0": shared})
+    )
+    with h5py.File(tmp_path / "net.h5") as file:
+        index = json.loads(file["index"][()].tobytes())
+    assert index["weights"]["again/0"] == index["weights"]["conv/1/0"]
+
+
+class Sliced:
+    """A weight that is never whole in memory."""
+
+    shape, dtype = (7, 3), np.dtype(np.float32)
+
+    def slices(self, limit):
+        yield from np.arange(21, dtype=np.float32).reshape(7, 3)
+
+
+def test_weights_may_come_in_slices(tmp_path):
+    interchange.write(
+        tmp_path / "net.h5", replace(content(), weights={**content().weights, "s/0": Sliced()})
+    )
+    read = interchange.read(tmp_path / "net.h5").weights["s/0"]
+    np.testing.assert_array_equal(read, np.arange(21, dtype=np.float32).reshape(7, 3))
+
+
+def rewrite(path, change):
+    """Applies `change` to the index and puts the digest right again."""
+    with h5py.File(path, "r+") as file:
+        index = json.loads(file["index"][()].tobytes())
+        change(index)
+        data = json.dumps(index).encode()
+        for name, values in (("index", data), ("index_sha256", hashlib.sha256(data).digest())):
+            del file[name]
+            file.create_dataset(name, data=np.frombuffer(values, np.uint8))
+
+
+def chunked(file, name):
+    values = file[name][()]
+    del file[name]
+    file.create_dataset(name, data=values, chunks=values.shape)
+
+
+def compressed(file, name):
+    values = file[name][()]
+    del file[name]
+    file.create_dataset(name, data=values, compression="gzip")
+
+
+def soft_link(file, name):
+    file.move(name, "data/elsewhere")
+    file[name] = h5py.SoftLink("/data/elsewhere")
+
+
+def external_link(file, name):
+    del file[name]
+    file[name] = h5py.ExternalLink("other.h5", "/data/0")
+
+
+def external_storage(file, name):
+    shape = file[name].shape
+    del file[name]
+    file.create_dataset(name, shape, "<f4", external=[("/etc/passwd", 0, 4 * int(np.prod(shape)))])
+
+
+def virtual(file, name):
+    shape = file[name].shape
+    del file[name]
+    layout = h5py.VirtualLayout(shape, "<f4")
+    layout[:] = h5py.VirtualSource("other.h5", "data/0", shape)
+    file.create_virtual_dataset(name, layout)
+
+
+def a_group(file, name):
+    del file[name]
+    file.create_group(name)
+
+
+def strings(file, name):
+    shape = file[name].shape
+    del file[name]
+    file.create_dataset(name, shape, h5py.string_dtype())
+
+
+def missing(file, name):
+    del file[name]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        chunked,
+        compressed,
+        soft_link,
+        external_link,
+        external_storage,
+        virtual,
+        a_group,
+        strings,
+        missing,
+    ],
+    ids=lambda change: change.__name__,
+)
+def test_only_plain_datasets_are_read(tmp_path, change):
+    path = tmp_path / "net.h5"
+    interchange.write(path, content())
+    with h5py.File(path, "r+") as file:
+        change(file, "data/0")
+    with pytest.raises(MalformedModel, match="data/0"):
+        interchange.read(path).weights["conv/1/0"]
+
+
+def layer(index):
+    return index["net"]["layer"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda i: i.update(format="other"), "not a caffe-orchestrate"),
+        (lambda i: i.update(version="1"), "version should be int"),
+        (lambda i: i.update(version=True), "version should be int"),
+        (lambda i: i.pop("arrays"), "arrays should be list"),
+        (lambda i: i["arrays"][0].update(shape=[2, -3]), "not a shape"),
+        (lambda i: i["arrays"][0].update(shape=[1] * 40), "not a shape"),
+        (lambda i: i["arrays"][0].update(dataset="data/../index"), "data/../index"),
+        (lambda i: i["arrays"][0].update(shape=[3, 2, 1, 1]), "the index says"),
+        (lambda i: i["arrays"][0].update(dtype="|O"), "the index says"),
+        (lambda i: i["arrays"][0].update(sha256="00"), "does not match its digest"),
+        (lambda i: i["weights"].update({"conv/1/0": 99}), "no such array"),
+        (lambda i: i["weights"].update({"conv/1/0": -1}), "no such array"),
+        (lambda i: i["weights"].pop("conv/1/1"), "has no array"),
+        (lambda i: i.update(net=[]), "net is not an object"),
+        (lambda i: layer(i).update(bottom=["nowhere"]), "before it is written"),
+        (lambda i: layer(i).update(bottom="data"), "bottom should be list"),
+        (lambda i: layer(i).update(top=["data"]), "written twice"),
+        (lambda i: layer(i).update(name="relu"), "two layers"),
+        (lambda i: i["net"]["blobs"].pop("c"), "no shape is known"),
+        (lambda i: i["net"].update(outputs=["nowhere"]), "written by no layer"),
+        (lambda i: i["reference"].update(blobs=3), "blobs is not an object"),
+        (lambda i: i.update(notes=[3]), "list of strings"),
+    ],
+)
+def test_a_wrong_index_is_refused(tmp_path, change, message):
+    path = tmp_path / "net.h5"
+    interchange.write(path, content())
+    rewrite(path, change)
+    with pytest.raises(MalformedModel, match=message):
+        interchange.read(path).weights["conv/1/0"]
+
+
+def test_a_newer_version_is_refused_by_name(tmp_path):
+    path = tmp_path / "net.h5"
+    interchange.write(path, content())
+    rewrite(path, lambda index: index.update(version=2))
+    with pytest.raises(UnsupportedModel, match="version 2 is newer than 1"):
+        interchange.read(path)
+
+
+def test_every_flipped_byte_of_data_is_found(tmp_path):
+    path = tmp_path / "net.h5"
+    interchange.write(path, content())
+    data = bytearray(path.read_bytes())
+    place = data.index(content().weights["conv/1/0"].tobytes())
+    data[place + 5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(MalformedModel, match="'conv/1/0' does not match its digest"):
+        interchange.read(path).weights["conv/1/0"]
+
+
+def test_a_damaged_index_is_found(tmp_path):
+    path = tmp_path / "net.h5"
+    interchange.write(path, content())
+    data = path.read_bytes().replace(b"negative_slope", b"positive_slope")
+    path.write_bytes(data)
+    with pytest.raises(MalformedModel, match="index does not match its digest"):
+        interchange.read(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not an HDF5"),
+        (b"text", "not an HDF5"),
+        (b"\x89HDF\r\n\x1a\n" + b"\0" * 500, "damaged HDF5"),
+    ],
+    ids=["empty", "text", "signature-only"],
+)
+def test_other_files_are_refused(tmp_path, data, message):
+    path = tmp_path / "net.h5"
+    path.write_bytes(data)
+    with pytest.raises(MalformedModel, match=message):
+        interchange.read(path)
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    path = tmp_path / "net.h5"
+    interchange.write(path, content())
+    path.write_bytes(path.read_bytes()[:-700])
+    with pytest.raises(MalformedModel):
+        interchange.read(path)
+
+
+def test_a_missing_file_is_the_command_lines_fault(tmp_path):
+    with pytest.raises(UsageError, match="no such file"):
+        interchange.read(tmp_path / "nothing.h5")
+
+
+def test_nothing_is_left_where_writing_fails(tmp_path):
+    class Breaks(Sliced):
+        def slices(self, limit):
+            yield np.zeros(3, np.float32)
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(EnvironmentProblem, match="no space left"):
+        interchange.write(tmp_path / "net.h5", replace(content(), weights={"s/0": Breaks()}))
+    assert list(tmp_path.iterdir()) == []
