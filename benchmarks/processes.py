@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-INTERVAL = 0.02
+INTERVAL = 0.1
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Measured:
     Attributes:
         seconds: wall time.
         peak_bytes: the largest sum of proportional set sizes (PSS) of the process and its
-            descendants, sampled 50 times a second; pages that processes share count once.
+            descendants, sampled ten times a second; pages that processes share count once. Read
+            from Linux's /proc; 0 on other systems.
     """
 
     seconds: float
@@ -28,6 +29,9 @@ class Measured:
 
 def run(command: Sequence[str], **options: object) -> Measured:
     """Runs `command` to its end.
+
+    Args:
+        options: for subprocess.Popen; the output is taken here.
 
     Raises:
         subprocess.CalledProcessError: it failed; `stderr` holds what it said.
@@ -76,6 +80,7 @@ def _tree(pid: int) -> list[int]:
 
 
 def _pss(pid: int) -> int:
+    """Bytes; 0 for a process that has ended."""
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):

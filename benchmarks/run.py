@@ -53,7 +53,7 @@ def row(name: str, command: list[str], runs: list[Measured]) -> Row:
 
 
 def interleaved(commands: dict[str, list[str]], outputs: list[Path], repeat: int) -> list[Row]:
-    """Runs the commands in turn, `repeat` times after a warm-up; outputs are removed before each."""
+    """Runs the commands in turn, `repeat` times after a warm-up, each without earlier outputs."""
     runs: dict[str, list[Measured]] = {name: [] for name in commands}
     for turn in range(repeat + 1):
         for name, command in commands.items():
@@ -96,7 +96,8 @@ def measure(folder: Path, repeat: int) -> tuple[list[Row], dict[str, str]]:
         {
             "cp": ["cp", str(caffemodel), str(copy)],
             "extract": [
-                *orchestrate, "extract", str(prototxt), str(caffemodel), "-o", str(net), "--no-reference", "-q",
+                *[*orchestrate, "extract", str(prototxt), str(caffemodel)],
+                *["-o", str(net), "--no-reference", "-q"],
             ],
         },
         [copy, net],
@@ -143,8 +144,9 @@ def write(rows: list[Row], targets: dict[str, str], repeat: int) -> None:
     lines = [
         "# Results",
         "",
-        f"Made by `make bench` ({repeat} repetitions after a warm-up, in turn). VGG-16 with seeded weights,",
-        "553 MB. Peak memory is the sum over the process tree (PSS, 50 samples a second).",
+        f"Made by `make bench` ({repeat} repetitions after a warm-up, in turn). VGG-16 with seeded "
+        "weights,",
+        "553 MB. Peak memory is the sum over the process tree (PSS, ten samples a second).",
         "",
         *(f"* {name}: {value}" for name, value in facts.items()),
         "",
@@ -170,7 +172,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=5)
     repeat = parser.parse_args().repeat
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=ROOT) as folder:
+    scratch = ROOT / "out"
+    scratch.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=scratch) as folder:
         rows, targets = measure(Path(folder), repeat)
     write(rows, targets, repeat)
 

@@ -14,10 +14,15 @@ import runpy
 import sys
 import traceback
 
+OURS = ("driver", "orchestrate", "schemas", "stage_build", "stage_extract")
+
 
 def show_only(root, names):
     # type: (str, tuple[str, str]) -> None
-    """Makes the top-level packages `names` importable from `root`, which stays off the path."""
+    """Makes the top-level packages `names` importable from `root`, which stays off the path.
+
+    The others of OURS are found nowhere, not even where we are installed.
+    """
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if entry and os.path.abspath(entry) != here]
     try:
@@ -29,7 +34,11 @@ def show_only(root, names):
     class Finder:
         @staticmethod
         def find_spec(name, path=None, target=None):  # type: ignore[no-untyped-def]
-            return PathFinder.find_spec(name, [root]) if path is None and name in names else None
+            if path is not None or name not in OURS:
+                return None
+            if name not in names:
+                raise ImportError(name + " is not for this process")
+            return PathFinder.find_spec(name, [root])
 
     sys.meta_path.insert(0, Finder)
 

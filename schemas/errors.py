@@ -113,8 +113,7 @@ def cannot_use(path: object, error: OSError) -> ConversionError:
     permission and the like are the environment's (7).
     """
     reason = error.strerror or str(error)
+    reason = reason[:1].lower() + reason[1:]
     if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
-        return UsageError(reason[:1].lower() + reason[1:], str(path), "check the path")
-    return EnvironmentProblem(
-        reason[:1].lower() + reason[1:], str(path), "check permissions and free space"
-    )
+        return UsageError(reason, str(path), "check the path")
+    return EnvironmentProblem(reason, str(path), "check permissions and free space")

@@ -56,27 +56,39 @@ class Events:
             os._exit(Interrupted.exit_code)
 
     def started(self, stage: str) -> None:
+        """Says that the worker of this stage is up, and which process it is."""
         self._write("started", stage=stage, pid=os.getpid())
 
     def progress(self, task: str, done: int, total: int) -> None:
+        """Says that `done` of `total` steps of a task are over."""
         self._write("progress", task=task, done=done, total=total)
 
     def warning(self, message: str) -> None:
+        """Says what the user should know, one line; the job goes on."""
         self._write("warning", message=message)
         if self._stream is None:
             print("warning: " + message, file=sys.stderr)
 
     def result(self, **fields: Any) -> None:
+        """Ends a job that went well; the fields are JSON values."""
         self._write("result", **fields)
 
     def error(self, error: BaseException) -> int:
-        """Reports `error` and returns the exit code it stands for."""
+        """Ends a job that failed, and returns the exit code that `error` stands for."""
         known = as_conversion_error(error)
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         self._write("error", exit_code=known.exit_code, traceback=trace, **known.document())
         if self._stream is None:
             print(trace if self._verbose else f"error: {known}", file=sys.stderr)
         return known.exit_code
+
+
+def peak_bytes() -> int:
+    """The largest resident size of this process so far."""
+    import resource  # Windows has none, and imports this module too
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def as_conversion_error(error: BaseException) -> ConversionError:

@@ -11,7 +11,7 @@ Shapes are Caffe's (N, C, H, W), whatever a stage does with the data.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Mapping, Optional, Tuple
 
 from schemas.errors import MalformedModel
 
@@ -70,7 +70,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Net:
-    """A checked net; see the module's docstring for keys and names.
+    """A checked net.
+
+    Attributes:
+        name: as the prototxt has it, often empty.
+        layers: in file order; each reads only what was written before it.
+        blobs: key -> blob, for the inputs and every top.
+        names: Caffe's blob name -> key of its last value.
+        inputs, outputs: blob keys.
 
     Raises:
         MalformedModel: a blob is read before it is written or written twice, or a key is unknown.
@@ -115,11 +122,3 @@ class Net:
     def dynamic_batch(self) -> bool:
         """Whether every sample is computed on its own, so that any batch size will do."""
         return all(blob.batch == 0 for blob in self.blobs.values())
-
-    def consumers(self) -> Dict[str, List[Layer]]:
-        """Blob key -> the layers that read it, in file order."""
-        readers: Dict[str, List[Layer]] = {key: [] for key in self.blobs}
-        for layer in self.layers:
-            for key in layer.bottoms:
-                readers[key].append(layer)
-        return readers

@@ -21,7 +21,8 @@ import h5py
 import numpy as np
 
 from schemas.errors import EnvironmentProblem, MalformedModel, UnsupportedModel, cannot_use
-from schemas.graph import Blob, Layer, Net
+from schemas.graph import Net
+from schemas.graph_json import Checked, net_document, net_from
 
 FORMAT = "caffe-orchestrate interchange"
 VERSION = 1
@@ -72,7 +73,8 @@ class Interchange:
             ``dtype`` and ``slices(limit)`` (flat consecutive pieces), so that a large file never
             has to be in memory; when reading, arrays are loaded and checked one by one on access.
         preprocessing: input blob key -> the prototxt's ``transform_param`` for it.
-        notes: what the user was told while reading.
+        notes: what the user was told while reading. When writing they are taken last, so that the
+            slices of the weights may add to them.
     """
 
     net: Net
@@ -80,11 +82,11 @@ class Interchange:
     sources: Tuple[Source, ...] = ()
     reference: Optional[Reference] = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
-    notes: Tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
 
 def weight_bytes(content: Interchange) -> int:
-    """The size of all weights; none is read for it."""
+    """The bytes of all weights; none is read for it."""
     weights = content.weights
     if isinstance(weights, _Arrays):
         return sum(weights.nbytes(key) for key in weights)
@@ -99,6 +101,7 @@ def write(path: Path, content: Interchange) -> None:
 
     Raises:
         EnvironmentProblem: no space, no permission.
+        UsageError: the folder does not exist.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -138,7 +141,7 @@ def _write(path: Path, content: Interchange) -> None:
         "net": net_document(content.net),
         "weights": {key: pool.add(array) for key, array in content.weights.items()},
         "preprocessing": dict(content.preprocessing),
-        "notes": list(content.notes),
+        "notes": [],
         "reference": None,
     }
     if content.reference is not None:
@@ -165,6 +168,7 @@ def _write(path: Path, content: Interchange) -> None:
                 }
                 for i, (array, offset) in enumerate(zip(pool.arrays, offsets))
             ]
+        document["notes"] = list(content.notes)
         index = json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode()
         for name, data in (("index", index), ("index_sha256", hashlib.sha256(index).digest())):
             file.create_dataset(name, data=np.frombuffer(data, np.uint8))
@@ -225,38 +229,6 @@ def _slices(array: Any) -> Iterator[np.ndarray]:
         yield flat[start : start + step]
 
 
-def net_document(net: Net) -> Dict[str, Any]:
-    """The graph as JSON values; a layer reads like its prototxt."""
-    return {
-        "name": net.name,
-        "inputs": list(net.inputs),
-        "outputs": list(net.outputs),
-        "names": dict(net.names),
-        "blobs": {
-            blob.key: {
-                "name": blob.name,
-                "shape": list(blob.shape),
-                "batch": blob.batch,
-                "index": blob.index,
-            }
-            for blob in net.blobs.values()
-        },
-        "layer": [
-            {
-                "name": layer.name,
-                "type": layer.type,
-                "bottom": list(layer.bottoms),
-                "top": list(layer.tops),
-                "weights": list(layer.weights),
-                "dialect": layer.dialect,
-                "line": layer.line,
-                "fields": dict(layer.fields),
-            }
-            for layer in net.layers
-        ],
-    }
-
-
 # Reading
 
 
@@ -269,6 +241,9 @@ class _Arrays(Mapping[str, np.ndarray]):
 
     def __getitem__(self, key: str) -> np.ndarray:
         return self._file.array(self._numbers[key], key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._numbers  # Mapping's own would read the array to find out
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._numbers)
@@ -340,6 +315,9 @@ class _File:
         values = np.fromfile(str(self.path), dtype, math.prod(shape), offset=offset)
         return values.reshape(shape), size
 
+    def has(self, name: str) -> bool:
+        return bool(self._h5.id.links.exists(name.encode()))
+
     def index(self) -> Any:
         raw = self.raw("index", MAX_INDEX)[0].tobytes()
         if hashlib.sha256(raw).digest() != self.raw("index_sha256", 64)[0].tobytes():
@@ -362,6 +340,16 @@ class _File:
         return values
 
 
+def has_index(path: Path) -> bool:
+    """Whether an HDF5 file is an interchange file, sound or not, and not Caffe's own HDF5.
+
+    Raises:
+        MalformedModel: it is not HDF5, or damaged.
+        UsageError, EnvironmentProblem: it cannot be opened.
+    """
+    return _File(path).has("index")
+
+
 def _first_line(error: BaseException) -> str:
     return str(error).strip("'\"").split("\n")[0]
 
@@ -376,9 +364,10 @@ def read(path: Path) -> Interchange:
     Raises:
         MalformedModel: not an interchange file, damaged, or inconsistent.
         UnsupportedModel: written in a newer version of the format.
+        UsageError, EnvironmentProblem: the file cannot be opened.
     """
     file = _File(Path(path))
-    document = _Checked(file.index(), file, "index")
+    document = Checked(file.index(), "index", file.error)
     if document.get("format", str) != FORMAT:
         raise file.error(f"not a {FORMAT} file", "pass the file that stage 1 wrote")
     version = document.get("version", int)
@@ -389,7 +378,7 @@ def read(path: Path) -> Interchange:
             "update caffe-orchestrate on this machine",
         )
     file.entries = [_entry(item) for item in document.items("arrays")]
-    net = _net(document.child("net"))
+    net = net_from(document.child("net"))
     weights = _Arrays(file, _numbers(document.child("weights"), file))
     for layer in net.layers:
         for key in layer.weights:
@@ -419,48 +408,7 @@ def read(path: Path) -> Interchange:
     )
 
 
-class _Checked:
-    """A JSON object whose members are asked for by name and type."""
-
-    def __init__(self, value: Any, file: _File, path: str) -> None:
-        self.file = file
-        self.path = path
-        if not isinstance(value, dict):
-            raise file.error(f"{path} is not an object")
-        self.value: Dict[str, Any] = value
-
-    def get(self, name: str, kind: type) -> Any:
-        value = self.value.get(name)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.file.error(
-                f"{self.path}.{name} should be {kind.__name__}, found {value!r:.80}"
-            )
-        return value
-
-    def optional(self, name: str, kind: type) -> Any:
-        return None if self.value.get(name) is None else self.get(name, kind)
-
-    def child(self, name: str) -> _Checked:
-        return _Checked(self.value.get(name), self.file, f"{self.path}.{name}")
-
-    def items(self, name: str) -> Iterator[_Checked]:
-        for i, item in enumerate(self.get(name, list)):
-            yield _Checked(item, self.file, f"{self.path}.{name}[{i}]")
-
-    def strings(self, name: str) -> Tuple[str, ...]:
-        values = self.get(name, list)
-        if not all(isinstance(value, str) for value in values):
-            raise self.file.error(f"{self.path}.{name} should be a list of strings")
-        return tuple(values)
-
-    def shape(self, name: str) -> Tuple[int, ...]:
-        values = self.get(name, list)
-        if len(values) > 32 or not all(type(value) is int and value >= 0 for value in values):
-            raise self.file.error(f"{self.path}.{name} is not a shape: {values!r:.80}")
-        return tuple(values)
-
-
-def _entry(item: _Checked) -> _Entry:
+def _entry(item: Checked) -> _Entry:
     return _Entry(
         item.get("dataset", str),
         item.shape("shape"),
@@ -469,42 +417,8 @@ def _entry(item: _Checked) -> _Entry:
     )
 
 
-def _numbers(keys: _Checked, file: _File) -> Dict[str, int]:
+def _numbers(keys: Checked, file: _File) -> Dict[str, int]:
     for key in keys.value:
         if not 0 <= keys.get(key, int) < len(file.entries):
             raise file.error(f"{keys.path}.{key}: there is no such array")
     return keys.value
-
-
-def _net(document: _Checked) -> Net:
-    blobs = {}
-    for key in document.child("blobs").value:
-        blob = document.child("blobs").child(key)
-        blobs[key] = Blob(
-            key,
-            blob.get("name", str),
-            blob.shape("shape"),
-            blob.optional("batch", int),
-            blob.get("index", bool),
-        )
-    names = document.child("names")
-    return Net(
-        name=document.get("name", str),
-        layers=tuple(
-            Layer(
-                name=layer.get("name", str),
-                type=layer.get("type", str),
-                bottoms=layer.strings("bottom"),
-                tops=layer.strings("top"),
-                fields=layer.child("fields").value,
-                weights=layer.strings("weights"),
-                dialect=layer.get("dialect", str),
-                line=layer.get("line", int),
-            )
-            for layer in document.items("layer")
-        ),
-        blobs=blobs,
-        names={name: names.get(name, str) for name in names.value},
-        inputs=document.strings("inputs"),
-        outputs=document.strings("outputs"),
-    )

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from schemas.events import Events
+from schemas.errors import UsageError
+from schemas.events import Events, peak_bytes
 from schemas.interchange import read, weight_bytes
 from stage_build import codegen, publish
 from stage_build.helper import Helper
 from stage_build.lowering.registry import lower
 from stage_build.report import failure, make_report, write_report
-from stage_build.resources import peak_bytes
+
+# Each form of the model -> the file or folder in the result that says it is there.
+ARTEFACTS = {"class": "weights.npz", "keras": "model.keras", "saved_model": "saved_model"}
 
 # Above this, exporting and checking at once would hold the weights too many times over.
 TOGETHER = 256 * 1024**2
@@ -25,6 +28,12 @@ class Job:
     """What to build.
 
     Attributes:
+        net_file: the interchange file.
+        out: the folder that the result becomes.
+        formats: of `ARTEFACTS`, the class first.
+        tolerance: relative, per blob; see `verify.compare`.
+        reference: a user's own activations (npz), compared too.
+        force: replace an earlier result.
         adopt: move net.h5 into the result instead of copying it.
         logs: a folder whose files become the result's logs.
         extract_report: stage 1's `result` event, for the report.
@@ -67,14 +76,15 @@ def build(job: Job, helpers: Helpers, events: Events) -> dict[str, Any]:
         ConversionError: see schemas.errors; nothing is left behind.
     """
     started = time.monotonic()
+    failed = job.out.with_name(f"{job.out.name}.failed")
     publish.check_target(job.out, job.force)
+    publish.check_failed(failed)
     events.progress("open", 0, 1)
     content = read(job.net_file)
     lowered = lower(content.net, content.weights)
     events.progress("opened", 1, 1)
     weights = weight_bytes(content)
     publish.require_space(job.out.parent, len(job.formats) * weights + 64 * 1024**2)
-    failed = job.out.with_name(f"{job.out.name}.failed")
     with publish.staged(job.out, failed) as folder:
         codegen.write_package(folder, content, lowered)
         codegen.write_weights(
@@ -97,14 +107,21 @@ def build(job: Job, helpers: Helpers, events: Events) -> dict[str, Any]:
         if report["status"] != "ok":
             raise failure(content, report)
     return {
-        "out": str(job.out),
+        **_shown(job.out, report, started),
+        "notes": report["notes"],
+        "peak_bytes": report["peak_bytes"],
+    }
+
+
+def _shown(out: Path, report: dict[str, Any], started: float) -> dict[str, Any]:
+    """What every `result` event says of a verified model; `started` is of the monotonic clock."""
+    return {
+        "out": str(out),
         "status": report["status"],
         "worst": report["worst"],
         "compared": {name: len(part["blobs"]) for name, part in report["artefacts"].items()},
         "skipped": report["skipped"],
-        "notes": report["notes"],
         "seconds": time.monotonic() - started,
-        "peak_bytes": report["peak_bytes"],
     }
 
 
@@ -123,34 +140,52 @@ def _export_and_check(
     """
     exports = tuple(name for name in job.formats if name != "class")
     peaks: dict[str, int] = {}
-
-    def ask(artefact: str) -> None:
-        user = str(job.reference) if artefact == "class" and job.reference else None
-        helpers.checker.ask(
-            folder=str(folder),
-            net_file=str(job.net_file),
-            artefact=artefact,
-            tolerance=job.tolerance,
-            reference=user,
-        )
-
+    checks = _Checks(helpers.checker, folder, job.net_file, job.tolerance, job.reference)
     if together:
-        ask("class")
+        checks.ask("class")
     if exports:
         events.progress("export", 0, 1)
         helpers.exporter.ask(folder=str(folder), formats=list(exports))
         exported = helpers.exporter.answer()
+        helpers.exporter.rest()
         seconds.update(exported["seconds"])
         peaks["export"] = exported["peak_bytes"]
-    results = {}
     for place, artefact in enumerate(("class", *exports)):
         events.progress(f"verify {artefact}", place, len(exports) + 1)
         if artefact != "class" or not together:
-            ask(artefact)
-        results[artefact] = helpers.checker.answer()
-        seconds[f"verify {artefact}"] = results[artefact]["seconds"]
-        peaks["check"] = max(peaks.get("check", 0), results[artefact]["peak_bytes"])
-    return results, peaks
+            checks.ask(artefact)
+        result = checks.answer(artefact)
+        seconds[f"verify {artefact}"] = result["seconds"]
+        peaks["check"] = max(peaks.get("check", 0), result["peak_bytes"])
+    helpers.checker.rest()
+    return checks.results, peaks
+
+
+@dataclass(frozen=True)
+class _Checks:
+    """The checks of one result folder; the class comes first, its roundings apply to the others."""
+
+    checker: Helper
+    folder: Path
+    net_file: Path
+    tolerance: float
+    reference: Path | None
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def ask(self, artefact: str) -> None:
+        is_class = artefact == "class"
+        self.checker.ask(
+            folder=str(self.folder),
+            net_file=str(self.net_file),
+            artefact=artefact,
+            tolerance=self.tolerance,
+            reference=str(self.reference) if is_class and self.reference else None,
+            rounding=None if is_class else self.results.get("class", {}).get("rounding"),
+        )
+
+    def answer(self, artefact: str) -> dict[str, Any]:
+        self.results[artefact] = self.checker.answer()
+        return self.results[artefact]
 
 
 def _place(folder: Path, job: Job) -> None:
@@ -166,36 +201,27 @@ def _place(folder: Path, job: Job) -> None:
 def verify(
     out: Path, tolerance: float, reference: Path | None, helpers: Helpers, events: Events
 ) -> dict[str, Any]:
-    """Proves a converted model again, from the folder alone.
+    """Proves a converted model again, from the folder alone; returns the fields of `result`.
 
     Raises:
         VerificationFailed: the numbers differ.
+        UsageError: the folder holds no model, or nothing to verify it against.
+        ConversionError: see schemas.errors.
     """
     started = time.monotonic()
     events.progress("open", 0, 1)
     content = read(out / "net.h5")
     events.progress("opened", 1, 1)
-    files = {"class": "weights.npz", "keras": "model.keras", "saved_model": "saved_model"}
-    results: dict[str, dict[str, Any]] = {}
-    for artefact in (name for name, file in files.items() if (out / file).exists()):
-        events.progress(f"verify {artefact}", len(results), len(files))
-        helpers.checker.ask(
-            folder=str(out),
-            net_file=str(out / "net.h5"),
-            artefact=artefact,
-            tolerance=tolerance,
-            reference=str(reference) if reference and artefact == "class" else None,
-        )
-        results[artefact] = helpers.checker.answer()
-    report = make_report(content, results, tolerance)
+    there = [artefact for artefact, file in ARTEFACTS.items() if (out / file).exists()]
+    if not there:
+        expected = ", ".join(ARTEFACTS.values())
+        raise UsageError(f"none of {expected} is there", str(out), "pass a converted model")
+    checks = _Checks(helpers.checker, out, out / "net.h5", tolerance, reference)
+    for place, artefact in enumerate(there):
+        events.progress(f"verify {artefact}", place, len(there))
+        checks.ask(artefact)
+        checks.answer(artefact)
+    report = make_report(content, checks.results, tolerance)
     if report["status"] != "ok":
         raise failure(content, report)
-    return {
-        "out": str(out),
-        "status": report["status"],
-        "worst": report["worst"],
-        "compared": {name: len(part["blobs"]) for name, part in report["artefacts"].items()},
-        "skipped": report["skipped"],
-        "seconds": time.monotonic() - started,
-        "peak_bytes": {"build": peak_bytes()},
-    }
+    return {**_shown(out, report, started), "peak_bytes": {"build": peak_bytes()}}

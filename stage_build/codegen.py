@@ -6,6 +6,7 @@ import ast
 import functools
 import json
 import pkgutil
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from schemas.interchange import Interchange
 from stage_build import layout
 from stage_build.lowering.registry import Call, Lowered
 from stage_build.names import Namespace, class_name
+from stage_build.verify import unreached
 
 WIDTH = 100
 
-_INIT = '''"""{title}"""
+_INIT = '''{title}
 
 from .model import {name}
 
@@ -63,7 +65,8 @@ class Names:
 
     def document(self, net: Net) -> dict[str, Any]:
         """names.json: Caffe's names -> the names in the class."""
-        blobs = {**self.blobs, **{name: self.blobs[key] for name, key in net.names.items()}}
+        named = {name: self.blobs[key] for name, key in net.names.items() if key in self.blobs}
+        blobs = {**self.blobs, **named}
         return {
             "inputs": self.inputs,
             "outputs": self.outputs,
@@ -72,37 +75,28 @@ class Names:
         }
 
 
-def write_package(folder: Path, content: Interchange, lowered: Sequence[Lowered]) -> Names:
-    """Writes the class and what it needs into `folder`.
-
-    Returns:
-        The names that were given.
-    """
+def write_package(folder: Path, content: Interchange, lowered: Sequence[Lowered]) -> None:
+    """Writes the class and what it needs, but the weights, into `folder`."""
     net = content.net
-    names = _name(net, lowered)
+    names = _names(net, lowered)
     title = _title(content)
     name = class_name(net.name)
-    methods = {item.call.method: item.family for item in lowered}
-    source = runtime_source(sorted(set(methods.values())))
     files = {
-        "__init__.py": _INIT.format(title=title, name=name),
+        "__init__.py": _INIT.format(title="\n".join(_docstring(title)), name=name),
         "__main__.py": _MAIN,
         "model.py": _model_source(net, lowered, names, title, name),
-        "caffe_layers.py": source,
+        "caffe_layers.py": runtime_source(sorted({item.family for item in lowered})),
         "names.json": json.dumps(names.document(net), indent=1, ensure_ascii=True) + "\n",
     }
     for file, text in files.items():
         (folder / file).write_text(text, "utf-8")
-    return names
 
 
 def _title(content: Interchange) -> str:
     """One line of provenance, free of anything that could end a docstring."""
 
     def safe(text: str) -> str:
-        return "".join(c if c.isascii() and (c.isalnum() or c in "._- ") else "_" for c in text)[
-            :40
-        ]
+        return re.sub(r"[^A-Za-z0-9._ -]", "_", text[:40])
 
     sources = " and ".join(f"{safe(s.name)} (sha256 {safe(s.sha256)[:8]})" for s in content.sources)
     return f"{safe(content.net.name) or 'A net'}, converted from {sources or 'Caffe'}."
@@ -110,9 +104,12 @@ def _title(content: Interchange) -> str:
 
 # Names
 
+# What the generated method itself needs, and what its readers would take for something else.
+_RESERVED = ("self", "folder", "model", "graph", "keras", "tf", "np", "float")
 
-def _name(net: Net, lowered: Sequence[Lowered]) -> Names:
-    space = Namespace(("self", "folder", "model", "graph"))
+
+def _names(net: Net, lowered: Sequence[Lowered]) -> Names:
+    space = Namespace(_RESERVED)
     inputs = {key: space.take(net.blobs[key].name, "input") for key in net.inputs}
     layers = {item.site.layer.name: space.take(item.site.layer.name, "layer") for item in lowered}
     blobs: dict[str, tuple[str, int]] = {key: (name, 0) for key, name in inputs.items()}
@@ -125,6 +122,8 @@ def _name(net: Net, lowered: Sequence[Lowered]) -> Names:
                 blobs[key] = (f"{layers[layer.name]}__{index}", 0)
             else:
                 blobs[key] = (layers[layer.name], 0)
+    held = {blobs[key] for key in set(blobs) - unreached(net)}
+    blobs = {key: place for key, place in blobs.items() if place in held}
     out = Namespace()
     outputs = {key: out.take(net.blobs[key].name, "output") for key in net.outputs}
     return Names(inputs, outputs, layers, blobs, _variables(net, lowered, inputs))
@@ -136,7 +135,7 @@ def _variables(net: Net, lowered: Sequence[Lowered], inputs: dict[str, str]) -> 
         key: place for place, item in enumerate(lowered) for key in item.site.layer.bottoms
     }
     last_read |= dict.fromkeys(net.outputs, len(lowered))
-    space = Namespace({"self", "keras", "tf", "np", *inputs.values()})
+    space = Namespace((*_RESERVED, *inputs.values()))
     variables = dict(inputs)
     holds = {variable: key for key, variable in inputs.items()}
     names: dict[str, str] = {}
@@ -156,11 +155,9 @@ def _variables(net: Net, lowered: Sequence[Lowered], inputs: dict[str, str]) -> 
 
 
 def _model_source(net: Net, lowered: Sequence[Lowered], names: Names, title: str, name: str) -> str:
-    batch = None if net.dynamic_batch else 0
-
-    def tensor(key: str) -> tuple[Any, ...]:
+    def tensor(key: str) -> tuple[int | None, ...]:
         shape = layout.tensor_shape(net.blobs[key].shape)
-        return (batch, *shape[1:]) if batch is None and shape else shape
+        return (None, *shape[1:]) if net.dynamic_batch and shape else shape
 
     def described(keys: Sequence[str], known: dict[str, str]) -> str:
         texts = []
@@ -173,17 +170,17 @@ def _model_source(net: Net, lowered: Sequence[Lowered], names: Names, title: str
         f"{described(net.inputs, names.inputs)} float32 -> {described(net.outputs, names.outputs)}."
     )
     lines = [
-        f'"""{title}"""',
+        *_docstring(title),
         "",
         "from .caffe_layers import Network",
         "",
         "",
         f"class {name}(Network):",
-        *_docstring(summary),
+        *_docstring(summary, "    "),
         "",
         *_wrapped("    inputs = ", {names.inputs[key]: tensor(key) for key in net.inputs}),
         "",
-        *_wrapped_call("    def graph(self, ", [names.inputs[key] for key in net.inputs], "):"),
+        *_wrapped_call("    def graph(", ["self", *(names.inputs[k] for k in net.inputs)], "):"),
     ]
     for item in lowered:
         lines += _statement(item, names)
@@ -191,10 +188,11 @@ def _model_source(net: Net, lowered: Sequence[Lowered], names: Names, title: str
     return "\n".join([*lines, *_wrapped("        return ", outputs), ""])
 
 
-def _docstring(text: str) -> list[str]:
-    if len(text) + 10 <= WIDTH:
-        return [f'    """{text}"""']
-    return ['    """', *_filled(text.split(" "), "    "), '    """']
+def _docstring(text: str, indent: str = "") -> list[str]:
+    line = f'{indent}"""{text}"""'
+    if len(line) <= WIDTH:
+        return [line]
+    return [f'{indent}"""', *_filled(text.split(" "), indent), f'{indent}"""']
 
 
 def _filled(words: Sequence[str], indent: str) -> list[str]:
@@ -218,14 +216,20 @@ class _Code:
 def _statement(item: Lowered, names: Names) -> list[str]:
     layer, call = item.site.layer, item.call
     bottoms = [names.variables[key] for key in layer.bottoms]
-    tops = ", ".join(names.variables[key] for key in layer.tops)
-    if len(layer.tops) == 1 and call.alias:
-        return [f"        {tops} = {bottoms[0]}"]
+    tops = [names.variables[key] for key in layer.tops]
+    indent = " " * 8
+    if len(tops) == 1 and call.alias:
+        return _parenthesised(f"{indent}{tops[0]} = ", bottoms[0])
     arguments = [f"[{', '.join(bottoms)}]" if len(bottoms) > 1 else bottoms[0]]
     arguments += _arguments(call, item.family)
     if not call.alias:
         arguments.append(f'name="{names.layers[layer.name]}"')
-    return _wrapped_call(f"        {tops} = self.{call.method}(", arguments, ")")
+    start = f"{indent}{', '.join(tops)} = self.{call.method}("
+    if len(start) <= WIDTH:
+        return _wrapped_call(start, arguments, ")")
+    assigned = _filled([f"{top}," for top in tops], indent + "    ")
+    rest = _wrapped_call(f"{indent}) = self.{call.method}(", arguments, ")")
+    return [f"{indent}(", *assigned, *rest]
 
 
 def _arguments(call: Call, family: str) -> list[str]:
@@ -270,17 +274,24 @@ def _source(node: ast.expr) -> str:
 
 
 def literal(value: Any) -> str:
-    """`value` as Python source; floats in the fewest digits that give the same float32."""
+    """`value` as Python source; floats in the fewest digits that give the same float32.
+
+    Raises:
+        TypeError: the value is of a type that no call takes.
+    """
     if isinstance(value, _Code):
         return value.text
     if value is None or isinstance(value, (bool, int)):
         return repr(value)
     if isinstance(value, float):
-        short = float(str(np.float32(value)))
-        exact = short if np.float32(short) == np.float32(value) else value
+        with np.errstate(over="ignore"):
+            short = float(str(np.float32(value)))
+            exact = short if np.float32(short) == np.float32(value) else value
         return repr(exact) if np.isfinite(exact) else f'float("{exact}")'
     if isinstance(value, str):
-        return '"' + ascii(value)[1:-1].replace('"', '\\"').replace("\\'", "'") + '"'
+        # A double quote makes sure that Python puts it in single ones, and escapes those.
+        single = ascii('"' + value)[2:-1]
+        return '"' + single.replace('"', '\\"').replace("\\'", "'") + '"'
     if isinstance(value, dict):
         return "{" + ", ".join(f"{literal(k)}: {literal(v)}" for k, v in value.items()) + "}"
     if isinstance(value, tuple):
@@ -295,27 +306,47 @@ def _wrapped(start: str, mapping: dict[str, Any]) -> list[str]:
     line = start + literal(mapping)
     if len(line) <= WIDTH:
         return [line]
-    indent = " " * (len(start) - len(start.lstrip()))
-    entries = [f"{indent}    {literal(k)}: {literal(v)}," for k, v in mapping.items()]
-    return [f"{start}{{", *entries, f"{indent}}}"]
+    indent = _indent(start)
+    lines = [f"{start}{{"]
+    for key, value in mapping.items():
+        lines += _parenthesised(f"{indent}    {literal(key)}: ", literal(value), ",")
+    return [*lines, f"{indent}}}"]
 
 
 def _wrapped_call(start: str, arguments: Sequence[str], end: str) -> list[str]:
+    """``start(arguments)``, an argument a line where they do not fit into two."""
     line = start + ", ".join(arguments) + end
     if len(line) <= WIDTH:
         return [line]
-    indent = " " * (len(start) - len(start.lstrip()))
+    indent = _indent(start)
     inner = indent + "    " + ", ".join(arguments)
     if len(inner) <= WIDTH:
-        return [start.rstrip(), inner, indent + end]
-    lines = [start.rstrip()]
+        return [start, inner, indent + end]
+    lines = [start]
     for argument in arguments:
-        if len(argument) + len(indent) + 5 > WIDTH and argument.startswith("["):
-            items = [f"{word.rstrip(',')}," for word in argument[1:-1].split(", ")]
-            lines += [f"{indent}    [", *_filled(items, indent + "        "), f"{indent}    ],"]
-        else:
-            lines.append(f"{indent}    {argument},")
+        lines += _broken(f"{indent}    {argument},")
     return [*lines, indent + end]
+
+
+def _indent(line: str) -> str:
+    return " " * (len(line) - len(line.lstrip()))
+
+
+def _parenthesised(start: str, value: str, end: str = "") -> list[str]:
+    """``start value``, the value in brackets of its own where one line is too short."""
+    line = start + value + end
+    if len(line) <= WIDTH or value.startswith("("):
+        return _broken(line)
+    return [f"{start}(", f"{_indent(start)}    {value}", f"{_indent(start)}){end}"]
+
+
+def _broken(line: str) -> list[str]:
+    """A line that ends in ``[...],`` or ``(...),``, what is in the brackets on lines of its own."""
+    if len(line) <= WIDTH:
+        return [line]
+    indent, opening = _indent(line), min(i for i in map(line.find, "[(") if i >= 0)
+    items = [f"{item.rstrip(',')}," for item in line[opening + 1 : -2].split(", ")]
+    return [line[: opening + 1], *_filled(items, indent + "    "), indent + line[-2:]]
 
 
 # caffe_layers.py
@@ -327,7 +358,7 @@ def calls_name(family: str) -> str:
 
 
 def runtime_source(families: Sequence[str]) -> str:
-    """One module of the runtime's base, the named families and the families those build on."""
+    """caffe_layers.py: the runtime's base, the named families and the families those build on."""
     modules = _with_needed(["base", *families])
     imports, bodies = set(), []
     for module in modules:
@@ -338,10 +369,7 @@ def runtime_source(families: Sequence[str]) -> str:
         for node in tree.body:
             docstring = node is tree.body[0] and isinstance(node, ast.Expr)
             if isinstance(node, (ast.Import, ast.ImportFrom)):
-                if not (
-                    isinstance(node, ast.ImportFrom)
-                    and (node.module or "").startswith("stage_build")
-                ):
+                if not _runtime_import(node):
                     imports.add(ast.unparse(node))
             elif not docstring:
                 break
@@ -349,21 +377,12 @@ def runtime_source(families: Sequence[str]) -> str:
         bodies.append("\n".join(lines[body_start:]).strip("\n"))
     bases = ", ".join(["BaseNetwork", *(calls_name(m) for m in modules if _has_calls(m))])
     network = f'class Network({bases}):\n    """A Keras model made of the calls above."""'
-    standard = sorted(
-        i
-        for i in imports
-        if not i.startswith(("import keras", "import numpy", "import tensorflow"))
-    )
-    packages = sorted(imports.difference(standard))
-    head = (
-        '"""What the class beside this file is built from: Keras layers with Caffe\'s meaning."""'
-    )
-    return (
-        "\n\n".join([head, "\n".join(standard), "\n".join(packages)])
-        + "\n\n"
-        + "\n\n\n".join([*bodies, network])
-        + "\n"
-    )
+    packages = {i for i in imports if i.split()[1] in ("keras", "numpy", "tensorflow")}
+    head = '"""What the class beside this file is made of: Keras layers with Caffe\'s meaning."""'
+    # `import` goes before `from`, as ruff and isort have it.
+    imports_first = functools.partial(sorted, key=lambda line: (line.startswith("from"), line))
+    blocks = [head, *("\n".join(imports_first(p)) for p in (imports - packages, packages))]
+    return "\n\n".join([*blocks, "\n\n\n".join([*bodies, network])]) + "\n"
 
 
 def _module_source(module: str) -> str:
@@ -385,15 +404,21 @@ def _with_needed(modules: Sequence[str]) -> list[str]:
         if module in ordered:
             return
         for node in ast.parse(_module_source(module)).body:
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
-                "stage_build.runtime."
-            ):
-                visit((node.module or "").rsplit(".", 1)[1])
+            needed = _runtime_import(node)
+            if needed:
+                visit(needed)
         ordered.append(module)
 
     for module in modules:
         visit(module)
     return ordered
+
+
+def _runtime_import(node: ast.AST) -> str:
+    """The runtime module that an import statement names, else nothing."""
+    start = "stage_build.runtime."
+    module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+    return module[len(start) :] if module.startswith(start) else ""
 
 
 # weights.npz

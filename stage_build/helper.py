@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import StageCrashed, revive
-from schemas.events import as_conversion_error
-from stage_build.resources import peak_bytes
+from schemas.events import as_conversion_error, peak_bytes
 
 LARGE = 1024**3
 
@@ -35,11 +34,13 @@ class Helper:
     """The asking side. The process starts at once, so that its TensorFlow loads meanwhile.
 
     Args:
-        module: a module with ``handle(request) -> answer``, both of JSON values.
+        module: the name of a module with ``handle(**request) -> answer``, all of JSON values.
     """
 
     def __init__(self, module: str) -> None:
         self._module = module
+        self._peak_bytes = 0
+        self._serial = 0
         self._process = self._start()
 
     def _start(self) -> subprocess.Popen[str]:
@@ -58,32 +59,45 @@ class Helper:
         return process
 
     def ask(self, **request: Any) -> None:
-        """Hands in a request; `answer` waits for what comes of it."""
+        """Hands in a request; `answer` waits for what comes of it.
+
+        Raises:
+            StageCrashed: the process died.
+        """
         if self._process.poll() is not None:
             self.close()
             self._process = self._start()
         assert self._process.stdin is not None
+        self._serial += 1
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.write(json.dumps([self._serial, request]) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._crashed() from None
 
     def answer(self) -> dict[str, Any]:
-        """The answer to the oldest request.
+        """The answer to the latest request, and ``peak_bytes``, the process's peak memory.
+
+        The answer to an earlier one, whose asker failed before it came, is passed over.
 
         Raises:
             ConversionError: the request failed, or the process died.
         """
-        line = self._answers.readline()
-        if not line:
-            raise self._crashed()
-        answer = json.loads(line)
+        serial = None
+        while serial != self._serial:
+            line = self._answers.readline()
+            if not line:
+                raise self._crashed()
+            serial, answer = json.loads(line)
         if "error" in answer:
             raise revive(answer["error"])
-        if answer["peak_bytes"] > LARGE:
-            self.close()
+        self._peak_bytes = answer["peak_bytes"]
         return dict(answer)
+
+    def rest(self) -> None:
+        """Says that nothing more is asked for now: a process that grew large is ended."""
+        if self._peak_bytes > LARGE:
+            self.close()
 
     def _crashed(self) -> StageCrashed:
         code = self._process.wait()
@@ -98,7 +112,9 @@ class Helper:
         self._process.wait()
         self._answers.close()
         if self._process.stdin:
-            self._process.stdin.close()
+            # What could not be sent to a process that is gone is tried once more here.
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
 
 
 def serve(module: str, descriptor: int) -> None:
@@ -108,11 +124,12 @@ def serve(module: str, descriptor: int) -> None:
     with suppress(ImportError):
         importlib.import_module(module)
     for line in sys.stdin:
+        serial, request = json.loads(line)
         try:
             handle: Handler = importlib.import_module(module).handle
-            answer = {**handle(**json.loads(line)), "peak_bytes": peak_bytes()}
-        except Exception as error:  # noqa: BLE001  the asker raises it again
+            answer = {**handle(**request), "peak_bytes": peak_bytes()}
+        except Exception as error:  # the asker raises it again
             answer = {"error": as_conversion_error(error).document()}
         gc.collect()
-        answers.write(json.dumps(answer) + "\n")
+        answers.write(json.dumps([serial, answer]) + "\n")
         answers.flush()

@@ -12,6 +12,7 @@ import numpy as np
 
 T = TypeVar("T")
 
+_BLOCK = 64
 _TO_TENSOR = (0, 2, 3, 1)
 _TO_BLOB = (0, 3, 1, 2)
 
@@ -45,9 +46,20 @@ def tensor_axis(axis: int, rank: int) -> int:
     return -1 if place == rank - 1 and place else place
 
 
+def _first_axis_last(array: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """A copy with the axes in the order `axes`, of which 0 is the last.
+
+    Made in blocks of the first axis: in one go, every value of a large array would miss the cache.
+    """
+    result = np.empty([array.shape[axis] for axis in axes], array.dtype)
+    for start in range(0, len(array), _BLOCK):
+        result[..., start : start + _BLOCK] = array[start : start + _BLOCK].transpose(axes)
+    return result
+
+
 def convolution_kernel(weight: np.ndarray) -> np.ndarray:
     """(out, in/group, kh, kw) -> Keras's (kh, kw, in/group, out)."""
-    return weight.transpose(2, 3, 1, 0)
+    return _first_axis_last(weight, (2, 3, 1, 0))
 
 
 def depthwise_kernel(weight: np.ndarray, channels: int) -> np.ndarray:
@@ -77,5 +89,5 @@ def inner_product_kernel(weight: np.ndarray, shape: Sequence[int]) -> np.ndarray
         shape: the axes that are flattened into K, in Caffe's order.
     """
     if len(shape) == 3:
-        return weight.reshape(-1, *shape).transpose(2, 3, 1, 0).reshape(-1, weight.shape[0])
-    return weight.T
+        return convolution_kernel(weight.reshape(-1, *shape)).reshape(-1, len(weight))
+    return _first_axis_last(weight, (1, 0))

@@ -7,14 +7,18 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-MAX_LENGTH = 60
+MAX_LENGTH = 50
 
 # Letters that read as digits.
 AMBIGUOUS = ("l", "O", "I")
 
 
 def identifier(name: str, fallback: str = "x") -> str:
-    """`name` as ``[A-Za-z][A-Za-z0-9_]*``: accents dropped, everything else odd an underscore."""
+    """`name` as ``[A-Za-z][A-Za-z0-9_]*``: accents dropped, everything else odd an underscore.
+
+    Args:
+        fallback: the name where nothing is left, and the prefix where a digit would come first.
+    """
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_")[:MAX_LENGTH].rstrip("_")
     if not plain:
@@ -31,7 +35,7 @@ class Namespace:
         self._taken = {name.lower() for name in reserved}
 
     def take(self, name: str, fallback: str = "x") -> str:
-        """The identifier for `name`, with a number where it is a keyword, taken, or reads as a digit."""
+        """The identifier for `name`, numbered where it is taken, a keyword, or reads as a digit."""
         base = identifier(name, fallback)
         candidate, count = base, 1
         while (
@@ -50,6 +54,5 @@ def class_name(name: str) -> str:
     """`name` in CamelCase, for a class: ``VGG_ILSVRC_16_layers`` -> ``VGGILSVRC16Layers``."""
     words = identifier(name, "net").split("_")
     camel = "".join(word[:1].upper() + word[1:] for word in words)
-    return (
-        camel + "Net" if camel in ("Network", "BaseNetwork") or keyword.iskeyword(camel) else camel
-    )
+    taken = ("Network", "BaseNetwork", *AMBIGUOUS)
+    return camel + "Net" if camel in taken or keyword.iskeyword(camel) else camel

@@ -33,6 +33,20 @@ def check_target(out: Path, force: bool) -> None:
         )
 
 
+def check_failed(failed: Path) -> None:
+    """Refuses to let a failed verification replace what no failed run has left.
+
+    Raises:
+        UsageError: something else is there.
+    """
+    if failed.is_symlink() or (failed.exists() and not (failed / "report.json").is_file()):
+        raise UsageError(
+            "no failed run has left this, and a failed one would replace it",
+            str(failed),
+            "move it away, or choose another target",
+        )
+
+
 @contextmanager
 def staged(out: Path, failed: Path) -> Iterator[Path]:
     """A hidden folder beside `out` that becomes `out` when the block ends well.

@@ -19,7 +19,15 @@ PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "h5py")
 def make_report(
     content: Interchange, results: dict[str, dict[str, Any]], tolerance: float
 ) -> dict[str, Any]:
-    """report.json: the verdict, what each artefact showed, where the numbers come from."""
+    """The document of report.json.
+
+    Args:
+        results: artefact -> what `check.check_artefact` returned for it.
+        tolerance: the one that was asked for.
+
+    Raises:
+        UsageError: there was nothing to verify against.
+    """
     artefacts = {}
     for name, result in results.items():
         shown = result["recorded"] or result["user"]
@@ -39,12 +47,25 @@ def make_report(
         "batch": main.get("batch"),
         "user_reference": main.get("user"),
         "skipped": main.get("skipped", {}),
+        "rounding": main.get("rounding", {}),
         "reference": content.reference.recorder if content.reference else "user",
         "dynamic_batch": content.net.dynamic_batch,
         "sources": [vars(source) for source in content.sources],
-        "notes": list(content.notes),
+        "notes": [*content.notes, *_about_rounding(main.get("rounding", {}), tolerance)],
         "versions": versions(),
     }
+
+
+def _about_rounding(rounding: dict[str, float], tolerance: float) -> list[str]:
+    """The note that tells of differences which were accepted as rounding."""
+    if not rounding:
+        return []
+    blob = max(rounding, key=rounding.__getitem__)
+    return [
+        f"float32 rounding grows in this net: {len(rounding)} blobs differ by more than "
+        f"{tolerance:g}, by at most {rounding[blob]:.1e} ({blob!r}); alone, fed the reference's "
+        "own bottoms, every layer is within 1e-05"
+    ]
 
 
 def write_report(folder: Path, report: dict[str, Any]) -> None:
@@ -91,7 +112,11 @@ def versions() -> dict[str, str]:
 
 
 def verdict(content: Interchange, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What all artefacts together showed: status, the worst blob, the first failure."""
+    """What all artefacts together showed: status, the worst blob, the first failure, the culprit.
+
+    Raises:
+        UsageError: there was nothing to verify against.
+    """
     parts = [
         (artefact, part, result[part])
         for artefact, result in results.items()

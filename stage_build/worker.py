@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 
 from schemas.errors import UsageError
 from schemas.events import Events
-from stage_build.build import Helpers, Job, build, verify
+from stage_build.build import ARTEFACTS, Helpers, Job, build, verify
 from stage_build.verify import NET_TOLERANCE
 
-FORMATS = ("class", "keras", "saved_model")
+FORMATS = tuple(ARTEFACTS)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, helpers: Helpers, events: Events) -> int:
     try:
         events.result(**_result(options, helpers, events))
-    except BaseException as error:  # noqa: BLE001  every failure becomes one event and one exit code
+    except BaseException as error:  # every failure becomes one event and one exit code
         return events.error(error)
     return 0
 

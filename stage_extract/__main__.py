@@ -8,7 +8,11 @@ if sys.version_info < (3, 8):  # This file alone must be readable to the oldest 
     )
     sys.exit(7)
 
-from stage_extract.worker import main  # noqa: E402  the version is checked first
+try:
+    from stage_extract.worker import main
+except ImportError as error:
+    sys.stderr.write("stage_extract: %s (numpy, h5py and protobuf are needed)\n" % error)
+    sys.exit(7)
 
 if __name__ == "__main__":
     sys.exit(main())

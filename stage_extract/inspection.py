@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
@@ -14,7 +15,16 @@ from stage_extract import network, prototxt, upgrade, weights
 
 
 def inspect(path: Path, events: Events) -> Dict[str, Any]:
-    """The file's kind, facts and table, as JSON values: kind, title, facts, columns, rows."""
+    """What a file holds, whatever its name is.
+
+    Returns:
+        JSON values: ``kind`` (``prototxt``, ``caffemodel``, ``hdf5 weights`` or ``interchange``),
+        ``title``, ``facts`` (name -> text), and a table: ``columns`` and ``rows``.
+
+    Raises:
+        MalformedModel: the file is damaged, hostile or none of these.
+        UsageError, EnvironmentProblem: it cannot be opened.
+    """
     events.progress("open", 0, 1)
     try:
         with open(str(path), "rb") as file:
@@ -39,12 +49,9 @@ def _is_text(start: bytes) -> bool:
 
 
 def _hdf5(path: Path) -> Dict[str, Any]:
-    try:
-        content = interchange.read(path)
-    except MalformedModel as error:
-        if "index" not in error.message:
-            raise
+    if not interchange.has_index(path):
         return _weights(path, "hdf5 weights")
+    content = interchange.read(path)
     net = content.net
     rows: List[List[Any]] = []
     for layer in net.layers:
@@ -89,7 +96,7 @@ def _prototxt(path: Path) -> Dict[str, Any]:
         built = network.build(message, network.Options())
         facts["outputs"] = ", ".join(built.net.outputs)
         shapes = [shape for own in built.weight_shapes.values() for shape in own]
-        facts["weights"] = f"{sum(map(_count, shapes)):,} numbers"
+        facts["weights"] = f"{sum(map(math.prod, shapes)):,} numbers"
     except (MalformedModel, UnsupportedModel) as error:
         facts["problem"] = str(error)
     return {
@@ -107,7 +114,7 @@ def _weights(path: Path, kind: str) -> Dict[str, Any]:
             for layer in model.layers
             if layer.blobs
         ]
-        total = sum(_count(blob.shape) for layer in model.layers for blob in layer.blobs)
+        total = sum(blob.size for layer in model.layers for blob in layer.blobs)
         count = len(model.layers)
     return {
         "kind": kind,
@@ -119,10 +126,3 @@ def _weights(path: Path, kind: str) -> Dict[str, Any]:
 
 def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "scalar"
-
-
-def _count(shape: Sequence[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -14,10 +14,7 @@ from typing import Any, Dict, Mapping, Optional
 import numpy as np
 
 from schemas.errors import MalformedModel
-from schemas.graph import Net
-from schemas.interchange import Reference
 from schemas.layers import registry
-from stage_extract import reference
 from stage_extract.network import Built, Options
 
 OFF = ("", "0", "false", "no", "off")
@@ -34,8 +31,13 @@ def load() -> ModuleType:
     Raises:
         ImportError: there is none, or it cannot be loaded.
     """
-    caffe = importlib.import_module("caffe")
-    caffe.set_mode_cpu()
+    try:
+        caffe = importlib.import_module("caffe")
+        caffe.set_mode_cpu()
+    except ImportError:
+        raise
+    except Exception as error:  # a caffe_pb2 too old for this protobuf, a folder named caffe, ...
+        raise ImportError(f"{type(error).__name__}: {error}", name="caffe") from error
     return caffe
 
 
@@ -48,15 +50,33 @@ class Session:
     def __init__(
         self, caffe: Any, prototxt: str, weights: Optional[str], options: Options, built: Built
     ) -> None:
-        phase = getattr(caffe, options.phase)
-        more: Dict[str, Any] = {}
-        if options.level:
-            more["level"] = options.level
-        if options.stages:
-            more["stages"] = list(options.stages)
         files = [str(prototxt)] if weights is None else [str(prototxt), str(weights)]
-        self._caffe = caffe.Net(*files, phase, **more)
+        phase = getattr(caffe, options.phase)
+        if options.level or options.stages:
+            # Only the newer of PyCaffe's two constructors takes these.
+            self._caffe = caffe.Net(
+                files[0], phase, options.level, list(options.stages), *files[1:]
+            )
+        else:
+            self._caffe = caffe.Net(*files, phase)
         self._built = built
+        self._places = self._find_layers()
+
+    def _find_layers(self) -> Dict[str, int]:
+        """Our layer's name -> its place among Caffe's layers, which keep the file's order."""
+        names = list(self._caffe._layer_names)
+        types = [layer.type for layer in self._caffe.layers]
+        places: Dict[str, int] = {}
+        after = 0
+        for layer in self._built.net.layers:
+            # A repeated name has a number here, a missing one is the type.
+            meant = {layer.name, layer.name.rpartition("#")[0]}
+            for i in range(after, len(names)):
+                if names[i] in meant and types[i] == layer.type:
+                    places[layer.name] = i
+                    after = i + 1
+                    break
+        return places
 
     def weights(self) -> Dict[str, np.ndarray]:
         """Parameter key -> array, as Caffe loaded it.
@@ -66,7 +86,7 @@ class Session:
         """
         arrays = {}
         for layer, shapes in self._built.weight_shapes.items():
-            blobs = self._caffe.params.get(layer, [])
+            blobs = self._caffe.layers[self._places[layer]].blobs
             found = [tuple(blob.data.shape) for blob in blobs]
             if found != [tuple(shape) for shape in shapes]:
                 raise MalformedModel(
@@ -79,30 +99,26 @@ class Session:
                 arrays[f"{layer}/{i}"] = np.array(blob.data, np.float32)
         return arrays
 
-    def record(self, seed: int) -> Reference:
-        """Caffe's own forward pass on seeded inputs, every value of every blob."""
-        net = self._built.net
-        for scale in reference.SCALES:
-            inputs = reference.seeded_inputs(net, seed, scale)
-            blobs = self._forward(net, inputs)
-            if not reference.non_finite(blobs):
-                break
-        return Reference("caffe", seed, inputs, blobs)
+    def forward(self, inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        """Caffe's own forward pass: every value of every blob, by key.
 
-    def _forward(self, net: Net, inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        Args:
+            inputs: input key -> values.
+        """
+        net = self._built.net
         for key, value in inputs.items():
             self._caffe.blobs[net.blobs[key].name].reshape(*value.shape)
         self._caffe.reshape()
         for key, value in inputs.items():
             self._caffe.blobs[net.blobs[key].name].data[...] = value
-        places = {name: i for i, name in enumerate(self._caffe._layer_names)}
         values: Dict[str, np.ndarray] = dict(inputs)
         done = -1
         for layer in net.layers:
-            if layer.name in places:
+            if layer.name in self._places:
                 # From after the last layer of ours, so that the splits Caffe put between run too.
-                self._run_splits(done + 1, places[layer.name])
-                done = places[layer.name]
+                place = self._places[layer.name]
+                self._run_splits(done + 1, place)
+                done = place
                 self._caffe._forward(done, done)
                 for key in layer.tops:
                     values[key] = np.array(self._caffe.blobs[net.blobs[key].name].data, np.float32)

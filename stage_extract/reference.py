@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
 from typing import Callable, Dict, List, Mapping, Optional
 
 import numpy as np
 
-from schemas.errors import MalformedModel
+from schemas.errors import EnvironmentProblem, MalformedModel
 from schemas.graph import Net, Shape
 from schemas.interchange import Reference
 from schemas.layers import registry
@@ -16,6 +18,9 @@ SEED = 20151115
 SCALES = (None, 1.0, 0.1)
 # Image nets expect pixels minus a mean; other inputs are fed as they are drawn.
 _IMAGE_SCALE, _IMAGE_SIDE = 50.0, 24
+
+# Input key -> values in, every blob by key out.
+Run = Callable[[Mapping[str, np.ndarray]], Dict[str, np.ndarray]]
 
 
 def reference_shapes(net: Net) -> Dict[str, Shape]:
@@ -73,17 +78,39 @@ def forward(
 
 def record(
     net: Net,
-    weights: Mapping[str, np.ndarray],
+    run: Run,
+    recorder: str,
     seed: int = SEED,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Reference:
-    """A NumPy forward pass on seeded inputs, smaller ones where large leave float32's range."""
+    """One forward pass on seeded inputs, smaller ones where large leave float32's range.
+
+    Args:
+        run: the pass.
+        recorder: who runs it, see `Reference`.
+
+    Raises:
+        EnvironmentProblem: the blobs are larger than this machine's memory.
+    """
+    _require_memory(net)
     for scale in SCALES:
         inputs = seeded_inputs(net, seed, scale)
-        blobs = forward(net, weights, inputs, progress)
+        blobs = run(inputs)
         if not non_finite(blobs):
             break
-    return Reference("numpy", seed, inputs, blobs)
+    return Reference(recorder, seed, inputs, blobs)
+
+
+def _require_memory(net: Net) -> None:
+    needed = 0
+    for blob in net.blobs.values():
+        shape = blob.shape[1:] if net.dynamic_batch else blob.shape
+        needed += math.prod(shape) * np.dtype(np.float32).itemsize
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise EnvironmentProblem(
+            f"the blobs of the reference need {needed:,} bytes, this machine has {memory:,}",
+            hint="--no-reference does without, --input-shape makes the input smaller",
+        )
 
 
 def non_finite(blobs: Mapping[str, np.ndarray]) -> List[str]:

@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import os
-import resource
-import sys
+import stat
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from schemas.errors import EnvironmentProblem, UsageError, cannot_use
-from schemas.events import Events
-from schemas.graph import Shape
-from schemas.interchange import Interchange, Reference, Source, write
+from schemas.errors import EnvironmentProblem, UnsupportedModel, UsageError, cannot_use
+from schemas.events import Events, peak_bytes
+from schemas.graph import Net, Shape
+from schemas.interchange import Interchange, Reference, Source, weight_bytes, write
 from stage_extract import network, prototxt, pycaffe, reference, upgrade, weights
 from stage_extract.inspection import inspect
+from stage_extract.stored import StoredBlob
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Runs one extraction (or inspection) and returns its exit code."""
-    options = _parser().parse_args(argv)
-    events = Events(options.events, options.verbose)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    try:
+        events = Events(options.events, options.verbose)
+    except OSError as error:
+        parser.error(f"--events {options.events}: {error.strerror}")
     events.started("extract")
     try:
         if options.inspect:
             if options.net is not None:
                 raise UsageError("--inspect takes one file and no other")
+            _require_file(options.inspect)
             events.result(**inspect(Path(options.inspect), events))
         else:
             if options.net is None or options.out is None:
@@ -67,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "--outputs", default="", metavar="BLOB,...", help="cut the net at these blobs"
     )
     parser.add_argument("--reader", choices=("auto", "protobuf", "pycaffe"), default="auto")
-    parser.add_argument("--seed", type=int, default=reference.SEED, help="of the random input")
+    parser.add_argument("--seed", type=_seed, default=reference.SEED, help="of the random input")
     parser.add_argument("--inspect", metavar="FILE", help="describe a file instead")
     parser.add_argument(
         "--events", type=int, metavar="FD", help="write JSON events to this descriptor"
@@ -77,9 +83,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def extract(options: argparse.Namespace, events: Events) -> Dict[str, Any]:
-    """One extraction; returns the fields of its `result` event."""
+    """One extraction; returns the fields of its `result` event.
+
+    Raises:
+        ConversionError: see schemas.errors; no file is left behind.
+    """
     started = time.monotonic()
     out = Path(options.out)
+    for path in filter(None, (options.net, options.weights)):
+        _require_file(path)
+        if out.exists() and os.path.samefile(path, str(out)):
+            raise UsageError("-o would overwrite this input", path, "name another file")
+    if out.is_dir():
+        raise UsageError("-o takes a file, this is a directory", str(out), "check the path")
+    notes = _Notes(events)
     with ThreadPoolExecutor(1) as background:
         events.progress("open", 0, 1)
         digests = [
@@ -87,17 +104,15 @@ def extract(options: argparse.Namespace, events: Events) -> Dict[str, Any]:
             for role, path in (("prototxt", options.net), ("weights", options.weights))
             if path is not None
         ]
-        reading = read(options, events)
-        for note in reading.notes:
-            events.warning(note)
+        reading = read(options, notes, events)
         events.progress("write", 0, 1)
         content = Interchange(
             reading.built.net,
-            reading.arrays,
+            {key: _Watched(key, array, notes) for key, array in reading.arrays.items()},
             tuple(_source(role, path, digest) for role, path, digest in digests),
             reading.reference,
             reading.built.preprocessing,
-            reading.notes,
+            notes,
         )
         write(out, content)
     net, recorded = reading.built.net, reading.reference
@@ -106,59 +121,134 @@ def extract(options: argparse.Namespace, events: Events) -> Dict[str, Any]:
         "net": net.name,
         "layers": len(net.layers),
         "blobs": len(net.blobs),
-        "weights_bytes": sum(4 * int(np.prod(array.shape)) for array in reading.arrays.values()),
+        "weights_bytes": weight_bytes(content),
         "reference": recorded.recorder if recorded else None,
         "seconds": time.monotonic() - started,
         "peak_bytes": peak_bytes(),
     }
 
 
+class _Notes(List[str]):
+    """What the user is told, at once, and in the file."""
+
+    def __init__(self, events: Events) -> None:
+        super().__init__()
+        self._events = events
+
+    def append(self, note: str) -> None:
+        super().append(note)
+        self._events.warning(note)
+
+
+class _Watched:
+    """A parameter that is looked through for NaNs and infinities while it is written."""
+
+    def __init__(self, key: str, array: Any, notes: List[str]) -> None:
+        self.shape = array.shape
+        self.dtype = array.dtype
+        self._key = key
+        self._array = array
+        self._notes = notes
+
+    def slices(self, limit: int) -> Iterator[np.ndarray]:
+        array, finite = self._array, 0
+        for piece in array.slices(limit) if hasattr(array, "slices") else [np.ravel(array)]:
+            finite += int(np.count_nonzero(np.isfinite(piece)))
+            yield piece
+        size = math.prod(self.shape)
+        if finite < size:
+            layer, _, blob = self._key.rpartition("/")
+            self._notes.append(
+                f"layer {layer!r}, blob {blob}: {size - finite} of {size} weights "
+                "are NaN or infinite"
+            )
+
+
 @dataclass(frozen=True)
 class Reading:
-    """What a reader got: the net, its weights by parameter key, the reference, and what to tell."""
+    """What a reader got: the net, its weights by parameter key, and the reference."""
 
     built: network.Built
     arrays: Mapping[str, Any]
     reference: Optional[Reference]
-    notes: Tuple[str, ...]
 
 
-def read(options: argparse.Namespace, events: Events) -> Reading:
-    """The net, its weights and its reference, from whichever reader applies."""
-    state = network.Options(
-        phase=options.phase,
-        level=options.level,
-        stages=tuple(options.stage),
-        input_shapes=dict(_input_shape(text) for text in options.input_shape),
-        outputs=tuple(name for name in options.outputs.split(",") if name),
+def read(options: argparse.Namespace, notes: List[str], events: Events) -> Reading:
+    """The net, its weights and its reference, from whichever reader applies.
+
+    Args:
+        notes: takes what the user should be told.
+
+    Raises:
+        ConversionError: see schemas.errors.
+    """
+    message = upgrade.upgrade(prototxt.read(options.net))
+    state = network.with_state(
+        message,
+        network.Options(
+            phase=options.phase,
+            level=options.level,
+            stages=tuple(options.stage),
+            input_shapes=dict(_input_shape(text) for text in options.input_shape),
+            outputs=tuple(name for name in options.outputs.split(",") if name),
+        ),
     )
-    built = network.build(upgrade.upgrade(prototxt.read(options.net)), state)
-    notes = list(built.notes)
-    events.progress("opened", 1, 1)
+    built = network.build(message, state)
+    for note in built.notes:
+        notes.append(note)
     caffe = _caffe(options.reader, notes)
-    recorded = None
+    arrays: Mapping[str, Any] = {}
+    try:
+        # With PyCaffe too: Caffe aborts on a misfit, and leaves what is missing as it was.
+        arrays = _match(options.weights, built, notes)
+    except UnsupportedModel:
+        if caffe is None:
+            raise
+    session = None
     if caffe is not None:
         events.progress("caffe", 0, 1)
         session = pycaffe.Session(caffe, options.net, options.weights, state, built)
-        arrays: Mapping[str, Any] = session.weights()
-        if not options.no_reference:
-            recorded = session.record(options.seed)
-    else:
-        arrays = _match(options.weights, built, notes)
-        if not options.no_reference:
-            loaded = {key: blob.array() for key, blob in arrays.items()}
-            recorded = reference.record(
-                built.net,
-                loaded,
-                options.seed,
-                lambda done, total: events.progress("reference", done, total),
-            )
-    if recorded is not None:
-        notes += [
-            f"blob {key!r} has infinities or NaNs in the reference"
-            for key in reference.non_finite(recorded.blobs)[:1]
-        ]
-    return Reading(built, arrays, recorded, tuple(notes))
+        arrays = session.weights()
+    events.progress("opened", 1, 1)
+    used = {key for layer in built.net.layers for key in layer.weights}
+    arrays = {key: array for key, array in arrays.items() if key in used}
+    recorded = None
+    if not options.no_reference:
+        if session is not None and state.phase == "TEST":
+            recorded = reference.record(built.net, session.forward, "caffe", options.seed)
+        else:
+            run = _numpy_forward(built.net, arrays, events)
+            recorded = reference.record(built.net, run, "numpy", options.seed)
+        for key in reference.non_finite(recorded.blobs)[:1]:
+            notes.append(f"blob {key!r} has infinities or NaNs in the reference")
+    return Reading(built, arrays, recorded)
+
+
+def _numpy_forward(net: Net, arrays: Mapping[str, Any], events: Events) -> reference.Run:
+    loaded = {
+        key: _aligned(blob) if isinstance(blob, StoredBlob) else blob
+        for key, blob in arrays.items()
+    }
+
+    def run(inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        return reference.forward(
+            net, loaded, inputs, lambda done, total: events.progress("reference", done, total)
+        )
+
+    return run
+
+
+def _aligned(blob: StoredBlob) -> np.ndarray:
+    """The blob's values, aligned: then they are multiplied faster, and alike in every file."""
+    array = blob.array()
+    if array.flags.aligned:
+        return array
+    copy = np.empty(blob.size, blob.dtype)
+    filled = 0
+    for piece in blob.slices():  # gives the file's pages back
+        copy[filled : filled + piece.size] = piece
+        filled += piece.size
+    return copy.reshape(blob.shape)
 
 
 def _caffe(reader: str, notes: List[str]) -> Any:
@@ -190,7 +280,9 @@ def _match(path: Optional[str], built: network.Built, notes: List[str]) -> Dict[
             )
         return {}
     model = weights.open_weights(path)
-    match = weights.match(model.layers, built.weight_shapes, str(path))
+    wanted: Dict[str, List[Shape]] = {la.name: [] for la in built.net.layers if not la.weights}
+    wanted.update(built.weight_shapes)
+    match = weights.match(model.layers, wanted, str(path))
     known = {layer.name for layer in built.net.layers}
     unused = [name for name in match.unused if name not in known]
     if unused:
@@ -216,8 +308,32 @@ def _input_shape(text: str) -> Tuple[str, Shape]:
     return name, shape
 
 
+def _require_file(path: str) -> None:
+    """Refuses what cannot be read twice, or never ends: a pipe, a device.
+
+    Raises:
+        UsageError, EnvironmentProblem: there is no such file, or it is no regular one.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise cannot_use(path, error) from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UsageError("not a regular file", path, "check the path")
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"a whole number from 0 expected, found {text!r}")
+    return int(text)
+
+
 def sha256(path: str) -> str:
-    """The file's digest, read in pieces."""
+    """The SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
         for piece in iter(lambda: file.read(4 * 1024 * 1024), b""):
@@ -230,9 +346,3 @@ def _source(role: str, path: str, digest: Future) -> Source:
         return Source(role, Path(path).name, os.stat(path).st_size, digest.result())
     except OSError as error:
         raise cannot_use(path, error) from error
-
-
-def peak_bytes() -> int:
-    """The largest resident size of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

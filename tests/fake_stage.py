@@ -107,7 +107,10 @@ def partial(text, options, events):
 
 
 def origin(text, options, events):
-    spec = importlib.util.find_spec(text)
+    try:
+        spec = importlib.util.find_spec(text)
+    except ImportError:
+        spec = None
     events.warning(f"{STAGE} {text}: {spec.origin if spec else None}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +28,6 @@ class Case:
     @property
     def id(self) -> str:
         return f"{self.folder.parent.name}/{self.folder.name}"
-
-    @property
-    def options(self) -> dict:
-        file = self.folder / "case.json"
-        return json.loads(file.read_text()) if file.is_file() else {}
 
     @property
     def tolerance(self) -> float:

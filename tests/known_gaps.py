@@ -20,6 +20,16 @@ WAITING = {
     "layers/conv-1d": "convolution over one spatial axis",
     "layers/conv-3d": "convolution over three spatial axes",
     "layers/dummydata": "constant data",
+    "layers/accuracy": "losses and scores as outputs",
+    "layers/accuracy-per-class": "losses and scores as outputs",
+    "layers/accuracy-top3": "losses and scores as outputs",
+    "layers/loss-contrastive": "losses and scores as outputs",
+    "layers/loss-euclidean": "losses and scores as outputs",
+    "layers/loss-hinge": "losses and scores as outputs",
+    "layers/loss-hinge-l2": "losses and scores as outputs",
+    "layers/loss-sigmoid-ce": "losses and scores as outputs",
+    "layers/loss-softmax": "losses and scores as outputs",
+    "layers/loss-softmax-ignore": "losses and scores as outputs",
     "layers/pool-max-mask": "pooling's second top",
 }
 

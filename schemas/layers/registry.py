@@ -25,8 +25,21 @@ import dataclasses
 import importlib
 import math
 import pkgutil
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+    TypeVar,
+)
 
 import numpy as np
 
@@ -124,7 +137,17 @@ def layer(
     harmless: Optional[Mapping[str, str]] = None,
     dialect: str = "",
 ) -> Callable[[M], M]:
-    """Registers a Meaning for one or more Caffe types and makes it a frozen dataclass."""
+    """Registers a Meaning for one or more Caffe types and makes it a frozen dataclass.
+
+    Args:
+        types: Caffe's type strings.
+        message, messages: the one parameter message that is read, or all of them.
+        harmless: see `Meaning`.
+        dialect: the fork whose meaning this is; empty for BVLC Caffe.
+
+    Raises:
+        RuntimeError: a type has a meaning in this dialect already.
+    """
 
     def register(cls: M) -> M:
         # Works on `cls` itself; its own __annotations__ decide what is a field. eq=False keeps
@@ -181,29 +204,12 @@ def meaning(of: Layer) -> Meaning:
 
 
 def _parameters(of: Layer, cls: Type[Meaning]) -> Dict[str, Any]:
-    declared = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     values: Dict[str, Any] = {}
     for name, content in of.fields.items():
         if name in cls.messages:
             if not isinstance(content, Mapping):
                 raise MalformedModel(f"{name} is not a message", str(of))
-            for key, value in content.items():
-                if key in declared:
-                    values[key] = _checked(of, f"{name}.{key}", value, str(declared[key].type))
-                    allowed = cls.choices.get(key)
-                    if allowed is not None and value not in allowed:
-                        raise UnsupportedModel(
-                            "{}.{} is {}; supported: {}".format(
-                                name, key, value, ", ".join(allowed)
-                            ),
-                            str(of),
-                        )
-                elif key not in cls.harmless:
-                    raise UnsupportedModel(
-                        f"{name}.{key} is set ({value!r}) but not understood, "
-                        "and could change the result",
-                        str(of),
-                    )
+            values.update(_read_message(of, cls, name, content))
         # Caffe ignores a BVLC parameter message on a layer that does not read it.
         elif (
             name not in HARMLESS_EVERYWHERE
@@ -211,6 +217,28 @@ def _parameters(of: Layer, cls: Type[Meaning]) -> Dict[str, Any]:
             and not name.endswith("_param")
         ):
             raise UnsupportedModel(f"field {name!r} is set but not understood", str(of))
+    return values
+
+
+def _read_message(
+    of: Layer, cls: Type[Meaning], name: str, content: Mapping[str, Any]
+) -> Dict[str, Any]:
+    """The parameters in one message that the meaning reads."""
+    declared = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    values: Dict[str, Any] = {}
+    for key, value in content.items():
+        if key in declared:
+            values[key] = _checked(of, f"{name}.{key}", value, str(declared[key].type))
+            allowed = cls.choices.get(key)
+            if allowed is not None and value not in allowed:
+                raise UnsupportedModel(
+                    f"{name}.{key} is {value}; supported: {', '.join(allowed)}", str(of)
+                )
+        elif key not in cls.harmless:
+            raise UnsupportedModel(
+                f"{name}.{key} is set ({value!r}) but not understood, and could change the result",
+                str(of),
+            )
     return values
 
 
@@ -236,20 +264,19 @@ def _checked(of: Layer, name: str, value: Any, annotation: str) -> Any:
     raise MalformedModel(f"{name} should be of type {kind}, found {value!r}", str(of))
 
 
-class located:
-    """Adds the layer to errors that a meaning raises without knowing where it stands."""
+@contextmanager
+def located(of: Layer) -> Iterator[None]:
+    """Adds the layer to errors that a meaning raises without knowing where it stands.
 
-    def __init__(self, of: Layer) -> None:
-        self._of = of
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, ConversionError) and not error.where:
-            error.where = str(self._of)
-        elif isinstance(error, (ValueError, IndexError, TypeError)):
-            raise MalformedModel(str(error), str(self._of)) from error
+    What Python itself raises over a meaning's arithmetic becomes a MalformedModel.
+    """
+    try:
+        yield
+    except ConversionError as error:
+        error.where = error.where or str(of)
+        raise
+    except (ValueError, IndexError, TypeError) as error:
+        raise MalformedModel(str(error), str(of)) from error
 
 
 def infer(of: Layer, bottoms: Sequence[Shape]) -> Tuple[Meaning, List[Shape], List[Shape]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stage_build import layout
 from stage_build.lowering.registry import Call, Site, lowering
 
@@ -42,11 +44,20 @@ def power(site: Site) -> Call:
     return Call("power", {"power": made.power, "scale": made.scale, "shift": made.shift})
 
 
-@lowering("Exp", "Log")
-def exponential(site: Site) -> Call:
+def _exponent(site: Site) -> dict[str, Any]:
     made = site.meaning
     base = None if made.base == -1 else made.base
-    return Call(site.layer.type.lower(), {"base": base, "scale": made.scale, "shift": made.shift})
+    return {"base": base, "scale": made.scale, "shift": made.shift}
+
+
+@lowering("Exp")
+def exp(site: Site) -> Call:
+    return Call("exp", _exponent(site))
+
+
+@lowering("Log")
+def log(site: Site) -> Call:
+    return Call("log", _exponent(site))
 
 
 @lowering("Softmax")

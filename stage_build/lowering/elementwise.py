@@ -10,6 +10,6 @@ _OPERATIONS = {"SUM": "sum", "PROD": "product", "MAX": "max"}
 @lowering("Eltwise")
 def eltwise(site: Site) -> Call:
     made = site.meaning
-    if any(coefficient != 1 for coefficient in made.coeff):
+    if made.operation == "SUM" and any(coefficient != 1 for coefficient in made.coeff):
         return Call("eltwise", {"coefficients": made.coeff})
     return Call("eltwise", {0: _OPERATIONS[made.operation]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from schemas.errors import UnsupportedModel
 from stage_build import layout
 from stage_build.lowering.registry import Call, Site, lowering
 
@@ -34,7 +35,9 @@ def split(site: Site) -> Call:
 
 @lowering("Crop")
 def crop(site: Site) -> Call:
-    rank = len(site.bottoms[0].shape)
+    rank, like = (len(bottom.shape) for bottom in site.bottoms)
+    if rank != like:
+        raise UnsupportedModel(f"bottom 0 has {rank} axes, bottom 1 has {like}; they should agree")
     offsets = site.meaning.offsets(rank)
     kept = [None if axis < site.meaning.axis % rank else o for axis, o in enumerate(offsets)]
     return Call("crop", {0: layout.tensor_order(kept)})

@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from stage_build.runtime.base import CaffeLayer, Calls, registered
@@ -11,6 +12,8 @@ from stage_build.runtime.base import CaffeLayer, Calls, registered
 class ActivationsCalls(Calls):
     def relu(self, x, *, name, slope=0.0):
         """max(x, 0) + slope * min(x, 0)."""
+        if slope < 0:
+            return self.add(Folded(slope, name=name), x)
         return self.add(keras.layers.ReLU(negative_slope=slope, name=name), x)
 
     def prelu(self, x, *, name, shared_axes=None):
@@ -53,6 +56,18 @@ class ActivationsCalls(Calls):
 
 
 @registered
+class Folded(CaffeLayer):
+    """ReLU with a negative slope below 0, which Keras refuses (relu_layer.cpp)."""
+
+    def __init__(self, slope, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {"slope": slope}
+
+    def call(self, x):
+        return tf.maximum(x, 0.0) + self.settings["slope"] * tf.minimum(x, 0.0)
+
+
+@registered
 class SoftmaxOfOne(CaffeLayer):
     """Softmax over an axis of one value, about which Keras's own layer warns at every call."""
 
@@ -80,9 +95,9 @@ class Power(CaffeLayer):
         s = self.settings
         # Caffe never looks at x here, so that not even a NaN gets through.
         if s["power"] * s["scale"] == 0:
-            return tf.fill(
-                tf.shape(x), tf.constant(1.0 if s["power"] == 0 else s["shift"] ** s["power"])
-            )
+            with np.errstate(all="ignore"):
+                value = np.float32(s["shift"]) ** np.float32(s["power"])
+            return tf.fill(tf.shape(x), value)
         x = x * s["scale"] if s["scale"] != 1 else x
         x = x + s["shift"] if s["shift"] != 0 else x
         return x if s["power"] == 1 else tf.pow(x, s["power"])
@@ -98,7 +113,9 @@ class Exp(CaffeLayer):
 
     def call(self, x):
         s = self.settings
-        return tf.exp(x * (math.log(s["base"]) * s["scale"])) * s["base"] ** s["shift"]
+        with np.errstate(all="ignore"):
+            outer = np.float32(np.float64(s["base"]) ** s["shift"])
+        return tf.exp(x * (math.log(s["base"]) * s["scale"])) * outer
 
 
 @registered

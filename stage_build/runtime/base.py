@@ -83,7 +83,13 @@ class BaseNetwork(Calls):
         }
         self._used = 0
         with np.load(self.folder / "weights.npz", allow_pickle=False) as self._arrays:
-            outputs = self.graph(**tensors)
+            outputs = {
+                # Keras takes no input for an output: it needs a layer between.
+                name: keras.layers.Identity(name=f"{name}__out")(tensor)
+                if any(tensor is given for given in tensors.values())
+                else tensor
+                for name, tensor in self.graph(**tensors).items()
+            }
         bare = len(tensors) == 1
         self.model = keras.Model(
             next(iter(tensors.values())) if bare else tensors, outputs, name=type(self).__name__

@@ -21,7 +21,7 @@ class InnerProductCalls(Calls):
             x = self.add(keras.layers.Flatten(name=f"{name}__flat"), x)
         elif axis < rank - 1:
             x = self.add(keras.layers.Reshape((*x.shape[1:axis], -1), name=f"{name}__flat"), x)
-        if rank == 4 and axis == 3:
+        if axis == 3:  # four axes, in Caffe's order
             x = self.add(keras.layers.Dense(units, use_bias=bias, name=f"{name}__nchw_dense"), x)
             return self.add(keras.layers.Permute((2, 3, 1), name=name), x)
         return self.add(keras.layers.Dense(units, use_bias=bias, name=name), x)

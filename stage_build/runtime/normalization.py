@@ -51,6 +51,9 @@ class LocalResponseWithinChannel(CaffeLayer):
     def __init__(self, size, alpha, beta, **kwargs):
         super().__init__(**kwargs)
         self.settings = {"size": size, "alpha": alpha, "beta": beta}
+
+    def build(self, shape):
+        size = self.settings["size"]
         self.mean = Pooling("average", size, 1, (size - 1) // 2, True)
 
     def call(self, x):

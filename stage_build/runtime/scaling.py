@@ -1,6 +1,5 @@
 """Learned scales and offsets, and those that another blob brings."""
 
-import keras
 import tensorflow as tf
 
 from stage_build.runtime.base import CaffeLayer, Calls, registered

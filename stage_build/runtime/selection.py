@@ -1,6 +1,5 @@
 """The largest values and where they are."""
 
-import keras
 import tensorflow as tf
 
 from stage_build.runtime.base import CaffeLayer, Calls, registered

@@ -1,0 +1,508 @@
+"""PyCaffe as the reader: the same net, weights and numbers as the protobuf reader gives.
+
+Two Caffes stand for it: the double under `standin_caffe`, everywhere, and a real one where one can
+be imported (tests marked `pycaffe`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas import interchange
+from schemas.graph_json import net_document
+from stage_extract import pycaffe, reference, worker
+from tests import caffe_bytes as cb
+from tests.paths import GOLDENS, ROOT, SHARED, needs_shared
+from tests.prototxts import inputs, layer
+
+STANDIN = ROOT / "tests" / "standin_caffe"
+TOLERANCE = 1e-5
+NONE = "not run: no caffe module"
+GLOG = re.compile(r"[IWEF]\d{4} ")  # a line of Caffe's log
+
+
+def is_real():
+    """Whether a real PyCaffe can be imported; a mere folder of that name is none."""
+    found = importlib.util.find_spec("caffe")
+    return found is not None and found.origin is not None
+
+
+@pytest.fixture
+def standin(monkeypatch):
+    """`import caffe` gives the double, which here fails the test where it would end the process."""
+
+    def abort():
+        raise AssertionError("Caffe would abort")
+
+    monkeypatch.setattr(os, "abort", abort)
+    monkeypatch.syspath_prepend(str(STANDIN))
+    monkeypatch.delitem(sys.modules, "caffe", raising=False)
+    yield importlib.import_module("caffe")
+    sys.modules.pop("caffe", None)
+
+
+@pytest.fixture
+def no_caffe(monkeypatch):
+    """`import caffe` fails, whatever is installed."""
+    monkeypatch.setitem(sys.modules, "caffe", None)
+
+
+CAFFES = [
+    "standin",
+    pytest.param(
+        "real", marks=[pytest.mark.pycaffe, pytest.mark.skipif(not is_real(), reason=NONE)]
+    ),
+]
+
+
+@pytest.fixture(params=CAFFES)
+def caffe(request):
+    """The double, and the real one where there is one."""
+    if request.param == "standin":
+        return request.getfixturevalue("standin")
+    return importlib.import_module("caffe")
+
+
+def extract(folder, out, *argv):
+    code = worker.main([*map(str, argv), "-o", str(folder / out)])
+    assert code == 0
+    return interchange.read(folder / out)
+
+
+def both(folder, *argv):
+    """The contents by either reader, protobuf's first."""
+    return [
+        extract(folder, f"{reader}.h5", *argv, "--reader", reader)
+        for reader in ("protobuf", "pycaffe")
+    ]
+
+
+def assert_same(ours, caffes):
+    """Equal graphs, bytes of weights, notes; activations within the tolerance."""
+    assert net_document(caffes.net) == net_document(ours.net)
+    assert set(caffes.weights) == set(ours.weights)
+    for key in ours.weights:
+        assert caffes.weights[key].tobytes() == ours.weights[key].tobytes(), key
+    assert caffes.notes == ours.notes
+    assert caffes.sources == ours.sources
+    assert caffes.preprocessing == ours.preprocessing
+    assert (ours.reference.recorder, caffes.reference.recorder) == ("numpy", "caffe")
+    assert ours.reference.seed == caffes.reference.seed
+    for key in ours.net.inputs:
+        fed = ours.reference.inputs[key]
+        assert caffes.reference.inputs[key].tobytes() == fed.tobytes()
+    assert set(caffes.reference.blobs) == set(ours.reference.blobs) == set(ours.net.blobs)
+    for key, blob in ours.reference.blobs.items():
+        limit = TOLERANCE * np.abs(blob).max() + 1e-6
+        found = caffes.reference.blobs[key]
+        assert found.shape == blob.shape, key
+        assert np.abs(found - blob).max() <= limit, key
+
+
+# ---- Both readers --------------------------------------------------------------------------------
+
+MODELS = sorted(
+    file.parent
+    for file in (SHARED / "models").glob("*/deploy.prototxt")
+    if file.parent.name != "wechat-qr-detect"
+)
+CASES = (
+    "inplace-chain", "split", "bn-scale-relu-inplace", "shared-weights", "two-inputs-two-outputs",
+    "v1-layers", "legacy-input-dim", "legacy-input-shape", "layer-name-differs-from-top",
+    "blob-names-odd", "phase-rules", "silence", "dropout-inplace", "shuffle-by-reshape",
+    "reshape-then-conv", "concat-legacy-dim", "slice-points", "ip-chain-after-pool",
+    "deconv-group", "scale-two-bottoms-bias", "batchnorm", "conv-multi-bottom",
+)  # fmt: skip
+
+
+@needs_shared
+@pytest.mark.parametrize("folder", MODELS, ids=lambda path: path.name)
+def test_models(folder, caffe, tmp_path):
+    assert_same(*both(tmp_path, folder / "deploy.prototxt", folder / "weights.caffemodel"))
+
+
+@needs_shared
+@pytest.mark.parametrize("case", CASES)
+def test_goldens(case, caffe, tmp_path):
+    folder = GOLDENS / "layers" / case
+    files = [folder / "net.prototxt"]
+    if (folder / "net.caffemodel").is_file():
+        files.append(folder / "net.caffemodel")
+    assert_same(*both(tmp_path, *files))
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    "name", ["v2_packed.caffemodel", "v2_legacy.caffemodel", "v1_packed.caffemodel",
+             "v2_double.caffemodel", "v2_diff.caffemodel", "weights.caffemodel.h5"]
+)  # fmt: skip
+def test_forms_of_weights(name, caffe, tmp_path):
+    formats = GOLDENS / "formats"
+    assert_same(*both(tmp_path, formats / "net.prototxt", formats / name))
+
+
+@needs_shared
+@pytest.mark.parametrize("case", ["split", "two-inputs-two-outputs", "bn-scale-relu-inplace"])
+def test_the_double_computes_as_caffe_did(case, standin):
+    """The double's own forward pass, held to real Caffe's numbers."""
+    folder = GOLDENS / "layers" / case
+    files = [str(folder / "net.prototxt")]
+    if (folder / "net.caffemodel").is_file():
+        files.append(str(folder / "net.caffemodel"))
+    net = standin.Net(*files, standin.TEST)
+    with np.load(folder / "blobs.npz", allow_pickle=False) as blobs:
+        for name in net.inputs:
+            net.blobs[name].data[...] = blobs["input:" + name]
+        found = net.forward()
+        assert sorted(found) == sorted(map(str, blobs["outputs"]))
+        for key in blobs.files:
+            if key.startswith("blob:"):
+                expected = blobs[key]
+                limit = TOLERANCE * np.abs(expected).max() + 1e-6
+                assert np.abs(net.blobs[key[5:]].data - expected).max() <= limit, key
+
+
+def written(folder, *text, weights=()):
+    """A net.prototxt of these lines, and its weights (name, shapes), as arguments."""
+    (folder / "net.prototxt").write_text("\n".join(text))
+    rng = np.random.default_rng(3)
+    data = b"".join(
+        cb.layer(name, *(cb.blob(rng.standard_normal(shape, np.float32)) for shape in shapes))
+        for name, shapes in weights
+    )
+    (folder / "net.caffemodel").write_bytes(data)
+    return [folder / "net.prototxt", *([folder / "net.caffemodel"] if data else [])]
+
+
+DATA = inputs(data=(2, 3, 5, 7))
+CONV = "convolution_param { num_output: 4 kernel_size: 3 }"
+IP = "inner_product_param { num_output: 4 }"
+
+
+def test_state(caffe, tmp_path):
+    """Caffe is told what the prototxt's own state adds, too: by itself it forgets the level."""
+    files = written(
+        tmp_path,
+        "state { level: 3 stage: 'a' }",
+        DATA,
+        layer("ReLU", "data", "r", "include { min_level: 3 stage: 'a' }"),
+        layer("Power", "data", "p", "include { stage: 'b' } power_param { power: 2 }"),
+        layer("TanH", "data", "t", "exclude { stage: 'b' }"),
+        layer("InnerProduct", "data", "ip", IP),
+        weights=[("ip", [(4, 105), (4,)])],
+    )
+    ours, caffes = both(tmp_path, *files, "--stage", "b")
+    assert [each.name for each in ours.net.layers] == ["r", "p", "ip"]
+    assert_same(ours, caffes)
+
+
+def test_a_cut(caffe, tmp_path):
+    files = written(
+        tmp_path, DATA, layer("Split", "data", "a b"), layer("ReLU", "a", "a", name="r"),
+        layer("TanH", "b", "t"), layer("Sigmoid", "t", "s"), layer("Power", "t", "p"),
+    )  # fmt: skip
+    ours, caffes = both(tmp_path, *files, "--outputs", "t")
+    assert ours.net.outputs == ("t",)
+    assert_same(ours, caffes)
+
+
+def test_views_that_only_our_graph_spells_out(caffe, tmp_path):
+    files = written(
+        tmp_path, DATA, layer("TanH", "data", "x"), layer("Flatten", "x", "f"),
+        layer("ReLU", "f", "f", name="r"), layer("Sigmoid", "x", "y"),
+    )  # fmt: skip
+    ours, caffes = both(tmp_path, *files)
+    assert "x@r" in [each.name for each in ours.net.layers]
+    assert_same(ours, caffes)
+
+
+def test_repeated_and_missing_layer_names(caffe, tmp_path):
+    files = written(
+        tmp_path, DATA, layer("Power", "data", "a", "power_param { shift: 1 }", name="x"),
+        layer("Power", "a", "b", "power_param { scale: 2 }", name="x"),
+        "layer { type: 'TanH' bottom: 'b' top: 'c' }",
+        "layer { type: 'ReLU' bottom: 'c' top: 'd' }",
+        layer("Convolution", "d", "e", CONV),
+        weights=[("e", [(4, 3, 3, 3), (4,)])],
+    )  # fmt: skip
+    ours, caffes = both(tmp_path, *files)
+    assert [each.name for each in ours.net.layers] == ["x", "x#2", "TanH", "ReLU", "e"]
+    assert_same(ours, caffes)
+
+
+def test_parameters_shared_in_part(caffe, tmp_path):
+    shared = f"param {{ name: 'w' }} {CONV}"
+    files = written(
+        tmp_path, inputs(a=(2, 3, 5, 7), b=(2, 3, 5, 7)),
+        layer("Convolution", "a", "ca", shared), layer("Convolution", "b", "cb", shared),
+        weights=[("ca", [(4, 3, 3, 3), (4,)]), ("cb", [(4, 3, 3, 3), (4,)])],
+    )  # fmt: skip
+    content = extract(tmp_path, "net.h5", *files, "--reader", "pycaffe")
+    assert set(content.weights) == {"ca/0", "ca/1", "cb/1"}
+
+
+def test_losses_are_left_to_caffe(caffe, tmp_path):
+    files = written(
+        tmp_path, inputs(data=(2, 3, 5, 7), label=(2,)), layer("InnerProduct", "data", "ip", IP),
+        layer("SoftmaxWithLoss", "ip label", "loss"), layer("Softmax", "ip", "prob"),
+        weights=[("ip", [(4, 105), (4,)])],
+    )  # fmt: skip
+    ours, caffes = both(tmp_path, *files)
+    assert ours.net.outputs == ("prob",)
+    assert_same(ours, caffes)
+
+
+def test_smaller_inputs_where_large_ones_overflow(caffe, tmp_path):
+    files = written(tmp_path, DATA, layer("Exp", "data", "e", "exp_param { scale: 200 }"))
+    ours, caffes = both(tmp_path, *files)
+    assert ours.reference.inputs["data"].std() == pytest.approx(0.1, rel=0.1)
+    assert_same(ours, caffes)
+
+
+def test_without_a_reference(caffe, tmp_path):
+    files = written(tmp_path, DATA, layer("TanH", "data", "t"))
+    content = extract(tmp_path, "net.h5", *files, "--reader", "pycaffe", "--no-reference")
+    assert content.reference is None
+
+
+def test_in_phase_train_numpy_records(caffe, tmp_path):
+    """Caffe's own pass would drop out at random."""
+    files = written(tmp_path, DATA, layer("Dropout", "data", "d"), layer("TanH", "d", "t"))
+    content = extract(tmp_path, "net.h5", *files, "--reader", "pycaffe", "--phase", "TRAIN")
+    assert content.reference.recorder == "numpy"
+    data = content.reference.inputs["data"]
+    np.testing.assert_array_equal(content.reference.blobs["d"], data)
+
+
+# ---- Weights that do not fit ---------------------------------------------------------------------
+
+
+def failed(capfd, code, *argv):
+    """The one line of a run that failed, Caffe's log left out."""
+    assert worker.main([str(each) for each in argv]) == code
+    lines = [line for line in capfd.readouterr().err.splitlines() if not GLOG.match(line)]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_missing_weights_are_not_left_to_caffes_fillers(caffe, tmp_path, capfd):
+    text = [DATA, layer("InnerProduct", "data", "ip", IP)]
+    files = written(tmp_path, *text)
+    end = ("-o", tmp_path / "net.h5", "--reader", "pycaffe")
+    assert "1 layers have weights, and no weights were given" in failed(capfd, 2, *files, *end)
+    files = written(tmp_path, *text, weights=[("other", [(4, 105)])])
+    assert "layer 'ip' is missing" in failed(capfd, 3, *files, *end)
+    assert not (tmp_path / "net.h5").exists()
+
+
+@pytest.mark.parametrize("shapes", [[(4, 106), (4,)], [(4, 105)]], ids=["shape", "count"])
+def test_a_misfit_is_told_before_caffe_aborts(shapes, caffe, tmp_path, capfd):
+    files = written(
+        tmp_path, DATA, layer("InnerProduct", "data", "ip", IP), weights=[("ip", shapes)]
+    )
+    message = failed(capfd, 3, *files, "-o", tmp_path / "net.h5", "--reader", "pycaffe")
+    assert "the weights do not fit the net: layer 'ip'" in message
+
+
+def test_other_shapes_in_caffe_are_refused(standin, tmp_path, capfd, monkeypatch):
+    files = written(
+        tmp_path, DATA, layer("InnerProduct", "data", "ip", IP), weights=[("ip", [(4, 105), (4,)])]
+    )
+    make = standin.Net.__init__
+
+    def reshaped(net, *arguments):
+        make(net, *arguments)
+        net.params["ip"][0].reshape(105, 4)
+
+    monkeypatch.setattr(standin.Net, "__init__", reshaped)
+    message = failed(capfd, 3, *files, "-o", tmp_path / "net.h5", "--reader", "pycaffe")
+    assert message == (
+        "error: layer 'ip': shapes [[4, 105], [4]] expected, Caffe has [[105, 4], [4]] "
+        "(try --reader protobuf)"
+    )
+
+
+# ---- Which reader --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, False), ("", False), (" ", False), ("0", False), ("false", False), ("False", False),
+     ("no", False), ("NO", False), ("off", False), (" off ", False), ("1", True), ("yes", True),
+     ("true", True), ("2", True)],
+)  # fmt: skip
+def test_use_pycaffe(value, expected, standin, tmp_path, monkeypatch):
+    monkeypatch.delenv("USE_PYCAFFE", raising=False)
+    if value is not None:
+        monkeypatch.setenv("USE_PYCAFFE", value)
+    assert pycaffe.wanted() is expected
+    files = written(tmp_path, DATA, layer("TanH", "data", "t"))
+    content = extract(tmp_path, "net.h5", *files)
+    assert content.reference.recorder == ("caffe" if expected else "numpy")
+
+
+def test_the_protobuf_reader_can_be_insisted_on(standin, tmp_path, monkeypatch):
+    monkeypatch.setenv("USE_PYCAFFE", "1")
+    monkeypatch.setattr(standin, "Net", None)
+    files = written(tmp_path, DATA, layer("TanH", "data", "t"))
+    content = extract(tmp_path, "net.h5", *files, "--reader", "protobuf")
+    assert content.reference.recorder == "numpy"
+
+
+def test_wanted_but_not_there(no_caffe, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("USE_PYCAFFE", "1")
+    files = written(tmp_path, DATA, layer("TanH", "data", "t"))
+    content = extract(tmp_path, "net.h5", *files)
+    (note,) = content.notes
+    assert note.startswith("USE_PYCAFFE is set but import caffe failed (")
+    assert note.endswith("): the protobuf reader is used")
+    assert capfd.readouterr().err == f"warning: {note}\n"
+    assert content.reference.recorder == "numpy"
+
+
+def test_insisted_on_but_not_there(no_caffe, tmp_path, capfd):
+    files = written(tmp_path, DATA, layer("TanH", "data", "t"))
+    message = failed(capfd, 7, *files, "-o", tmp_path / "net.h5", "--reader", "pycaffe")
+    assert message.startswith("error: --reader pycaffe: import caffe failed: ")
+    assert message.endswith("(set PYTHONPATH to Caffe's python folder)")
+    assert not (tmp_path / "net.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "has no attribute 'set_mode_cpu'"),
+        ("raise TypeError('Descriptors cannot be created directly.')", "Descriptors cannot be"),
+        ("import no_such_module", "No module named 'no_such_module'"),
+    ],
+    ids=["a folder", "an old caffe_pb2", "a missing package"],
+)
+def test_a_caffe_that_cannot_be_used(content, reason, tmp_path, monkeypatch, capfd):
+    folder = tmp_path / "caffe"
+    folder.mkdir()
+    if content:
+        (folder / "__init__.py").write_text(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "caffe", raising=False)
+    files = written(tmp_path, DATA, layer("TanH", "data", "t"))
+    try:
+        message = failed(capfd, 7, *files, "-o", tmp_path / "net.h5", "--reader", "pycaffe")
+    finally:
+        sys.modules.pop("caffe", None)
+    assert reason in message
+
+
+# ---- Caffe's process -----------------------------------------------------------------------------
+
+
+def process(folder, *argv):
+    return subprocess.run(
+        [sys.executable, "-m", "stage_extract", *map(str, argv)],
+        cwd=folder,
+        env=dict(os.environ, PYTHONPATH=f"{ROOT}:{STANDIN}", USE_PYCAFFE="1"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_as_a_command_with_caffes_log_on_stderr(tmp_path):
+    files = written(tmp_path, DATA, layer("TanH", "data", "t"))
+    done = process(tmp_path, *files, "-o", "net.h5")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "Creating Layer t" in done.stderr
+    assert interchange.read(tmp_path / "net.h5").reference.recorder == "caffe"
+
+
+def test_caffe_aborts_on_what_we_would_take(tmp_path):
+    """A blob that is rewritten in place after two have read it: Caffe knows no such net."""
+    files = written(
+        tmp_path, DATA, layer("TanH", "data", "x"), layer("Sigmoid", "x", "early"),
+        layer("ReLU", "x", "x", name="r"), layer("TanH", "x", "late"),
+    )  # fmt: skip
+    done = process(tmp_path, *files, "-o", "net.h5")
+    assert done.returncode == -signal.SIGABRT
+    assert "Top blob 'x' produced by multiple sources." in done.stderr
+    assert not list(Path(tmp_path).glob("*.h5*"))
+    done = process(tmp_path, *files, "-o", "net.h5", "--reader", "protobuf")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# ---- The double ----------------------------------------------------------------------------------
+
+
+def test_the_double_has_pycaffes_constructors(standin, tmp_path):
+    files = [str(path) for path in written(
+        tmp_path, DATA, layer("InnerProduct", "data", "ip", IP),
+        layer("ReLU", "ip", "r", "include { stage: 'a' }"),
+        weights=[("ip", [(4, 105), (4,)])],
+    )]  # fmt: skip
+    for net in (
+        standin.Net(*files, standin.TEST),
+        standin.Net(files[0], standin.TEST, weights=files[1]),
+        standin.Net(files[0], standin.TEST, 0, ["a"], files[1]),
+    ):
+        assert net.params["ip"][0].data.any()
+    assert net._layer_names == ["data", "ip", "r"]
+    assert net.outputs == ["r"]
+    assert not standin.Net(files[0], standin.TEST).params["ip"][0].data.any()
+    with pytest.raises(standin.ArgumentError):
+        standin.Net(*files, standin.TEST, level=1)
+    with pytest.raises(RuntimeError, match="Could not open file"):
+        standin.Net("no.prototxt", standin.TEST)
+
+
+def test_the_double_splits_as_caffe_does(standin, tmp_path):
+    files = written(
+        tmp_path, DATA, layer("Slice", "data", "a b c", name="cut"), layer("TanH", "b", "t"),
+        layer("ReLU", "b", "r"), layer("ReLU", "r", "r", name="again"), layer("Power", "r", "p"),
+        layer("Power", "r", "q"),
+    )  # fmt: skip
+    net = standin.Net(str(files[0]), standin.TEST)
+    assert net._layer_names == [
+        "data", "cut", "b_cut_1_split", "t", "r", "again", "r_again_0_split", "p", "q",
+    ]  # fmt: skip
+    assert [each.type for each in net.layers][2] == "Split"
+    assert net.top_names["b_cut_1_split"] == ["b_cut_1_split_0", "b_cut_1_split_1"]
+    assert net.bottom_names["r"] == ["b_cut_1_split_1"]
+    assert net.bottom_names["q"] == ["r_again_0_split_1"]
+    assert net.outputs == ["a", "c", "p", "q", "t"]
+
+
+def test_the_double_shares_memory(standin, tmp_path):
+    files = written(
+        tmp_path, DATA, layer("Split", "data", "a b", name="split"),
+        layer("ReLU", "a", "a", name="r"), layer("Flatten", "b", "f"),
+    )  # fmt: skip
+    net = standin.Net(str(files[0]), standin.TEST)
+    net.blobs["data"].reshape(4, 3, 5, 7)
+    net.reshape()
+    net.blobs["data"].data[...] = -1
+    net.forward()
+    for name in ("data", "a", "b", "f"):
+        assert np.shares_memory(net.blobs[name].data, net.blobs["data"].data)
+        assert not net.blobs[name].data.any()
+    assert net.blobs["f"].shape == [4, 105]
+    net.blobs["data"].data[...] = 2
+    net._forward(net._layer_names.index("split"), net._layer_names.index("r"))
+    assert (net.blobs["b"].data == 2).all()
+
+
+def test_the_session_runs_what_caffe_put_between(standin, tmp_path):
+    """Without Caffe's own splits, later layers would read memory of an earlier pass."""
+    files = written(
+        tmp_path, inputs(data=(8, 3, 5, 7)), layer("TanH", "data", "t"),
+        layer("Power", "data", "p", "power_param { scale: 2 }"), layer("Eltwise", "t p", "e"),
+    )  # fmt: skip
+    ours, caffes = both(tmp_path, *files, "--seed", reference.SEED + 1)
+    assert_same(ours, caffes)
