@@ -11,11 +11,11 @@ import hashlib
 import json
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import h5py
 import numpy as np
@@ -73,13 +73,16 @@ class Interchange:
             ``dtype`` and ``slices(limit)`` (flat consecutive pieces), so that a large file never
             has to be in memory; when reading, arrays are loaded and checked one by one on access.
         preprocessing: input blob key -> the prototxt's ``transform_param`` for it.
-        notes: what the user was told while reading. When writing they are taken last, so that the
-            slices of the weights may add to them.
+        sources: the files the net was read from.
+        notes: what the user was told while reading.
+
+    When writing, sources and notes are taken last: the sources may still be hashed meanwhile, and
+    the slices of the weights may add notes.
     """
 
     net: Net
     weights: Mapping[str, Any]
-    sources: Tuple[Source, ...] = ()
+    sources: Iterable[Source] = ()
     reference: Optional[Reference] = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -137,7 +140,7 @@ def _write(path: Path, content: Interchange) -> None:
     document: Dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
-        "sources": [vars(source) for source in content.sources],
+        "sources": [],
         "net": net_document(content.net),
         "weights": {key: pool.add(array) for key, array in content.weights.items()},
         "preprocessing": dict(content.preprocessing),
@@ -158,16 +161,17 @@ def _write(path: Path, content: Interchange) -> None:
             _create(group, str(i), array.shape, array.dtype) for i, array in enumerate(pool.arrays)
         ]
         file.flush()
-        with open(str(path), "r+b", buffering=0) as raw, ThreadPoolExecutor(1) as hasher:
+        with open(str(path), "r+b", buffering=0) as raw, _Beside(raw) as beside:
             document["arrays"] = [
                 {
                     "dataset": f"data/{i}",
                     "shape": list(array.shape),
                     "dtype": np.dtype(array.dtype).newbyteorder("<").str,
-                    "sha256": _write_array(raw, offset, array, hasher),
+                    "sha256": _write_array(raw, offset, array, beside),
                 }
                 for i, (array, offset) in enumerate(zip(pool.arrays, offsets))
             ]
+        document["sources"] = [vars(source) for source in content.sources]
         document["notes"] = list(content.notes)
         index = json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode()
         for name, data in (("index", index), ("index_sha256", hashlib.sha256(index).digest())):
@@ -205,12 +209,35 @@ def _create(group: h5py.Group, name: str, shape: Tuple[int, ...], dtype: Any) ->
     return int(dataset.get_offset() or 0)
 
 
-def _write_array(raw: Any, offset: int, array: Any, hasher: ThreadPoolExecutor) -> str:
+class _Beside:
+    """Two threads beside the writing one: one hashes, one has the disk take what was written."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self._hasher = ThreadPoolExecutor(1)
+        self._flusher = ThreadPoolExecutor(1)
+        self._flushing: Optional[Future] = None
+
+    def __enter__(self) -> _Beside:
+        return self
+
+    def hash(self, digest: Any, view: memoryview) -> Future:
+        """Starts to take `view` into the digest, and a flush unless one is under way."""
+        if self._flushing is None or self._flushing.done():
+            self._flushing = self._flusher.submit(os.fsync, self._raw.fileno())
+        return self._hasher.submit(digest.update, view)
+
+    def __exit__(self, *_: Any) -> None:
+        self._hasher.shutdown()
+        self._flusher.shutdown()
+
+
+def _write_array(raw: Any, offset: int, array: Any, beside: _Beside) -> str:
     digest = hashlib.sha256()
     for piece in _slices(array):
         stored = np.ascontiguousarray(piece, np.dtype(array.dtype).newbyteorder("<"))
         view = stored.data.cast("B")
-        hashing = hasher.submit(digest.update, view)
+        hashing = beside.hash(digest, view)
         written = 0
         while written < len(view):
             written += os.pwrite(raw.fileno(), view[written:], offset + written)
@@ -323,7 +350,7 @@ class _File:
         if hashlib.sha256(raw).digest() != self.raw("index_sha256", 64)[0].tobytes():
             raise self.error("the index does not match its digest: the file is damaged")
         try:
-            return json.loads(raw.decode("ascii"), parse_constant=_no_constants)
+            return json.loads(raw.decode("ascii"))
         except (ValueError, RecursionError) as error:
             raise self.error(f"the index is not JSON: {error}") from error
 
@@ -352,10 +379,6 @@ def has_index(path: Path) -> bool:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip("'\"").split("\n")[0]
-
-
-def _no_constants(name: str) -> float:
-    raise ValueError(f"{name} is not a number of JSON")
 
 
 def read(path: Path) -> Interchange:

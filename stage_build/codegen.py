@@ -20,9 +20,17 @@ from schemas.interchange import Interchange
 from stage_build import layout
 from stage_build.lowering.registry import Call, Lowered
 from stage_build.names import Namespace, class_name
+from stage_build.printing import (
+    WIDTH,
+    Code,
+    docstring,
+    filled,
+    literal,
+    parenthesised,
+    wrapped,
+    wrapped_call,
+)
 from stage_build.verify import unreached
-
-WIDTH = 100
 
 _INIT = '''{title}
 
@@ -82,7 +90,7 @@ def write_package(folder: Path, content: Interchange, lowered: Sequence[Lowered]
     title = _title(content)
     name = class_name(net.name)
     files = {
-        "__init__.py": _INIT.format(title="\n".join(_docstring(title)), name=name),
+        "__init__.py": _INIT.format(title="\n".join(docstring(title)), name=name),
         "__main__.py": _MAIN,
         "model.py": _model_source(net, lowered, names, title, name),
         "caffe_layers.py": runtime_source(sorted({item.family for item in lowered})),
@@ -170,47 +178,22 @@ def _model_source(net: Net, lowered: Sequence[Lowered], names: Names, title: str
         f"{described(net.inputs, names.inputs)} float32 -> {described(net.outputs, names.outputs)}."
     )
     lines = [
-        *_docstring(title),
+        *docstring(title),
         "",
         "from .caffe_layers import Network",
         "",
         "",
         f"class {name}(Network):",
-        *_docstring(summary, "    "),
+        *docstring(summary, "    "),
         "",
-        *_wrapped("    inputs = ", {names.inputs[key]: tensor(key) for key in net.inputs}),
+        *wrapped("    inputs = ", {names.inputs[key]: tensor(key) for key in net.inputs}),
         "",
-        *_wrapped_call("    def graph(", ["self", *(names.inputs[k] for k in net.inputs)], "):"),
+        *wrapped_call("    def graph(", ["self", *(names.inputs[k] for k in net.inputs)], "):"),
     ]
     for item in lowered:
         lines += _statement(item, names)
-    outputs = {names.outputs[key]: _Code(names.variables[key]) for key in net.outputs}
-    return "\n".join([*lines, *_wrapped("        return ", outputs), ""])
-
-
-def _docstring(text: str, indent: str = "") -> list[str]:
-    line = f'{indent}"""{text}"""'
-    if len(line) <= WIDTH:
-        return [line]
-    return [f'{indent}"""', *_filled(text.split(" "), indent), f'{indent}"""']
-
-
-def _filled(words: Sequence[str], indent: str) -> list[str]:
-    """Words as lines of at most WIDTH columns."""
-    lines, line = [], indent
-    for word in words:
-        if line.strip() and len(line) + len(word) + 1 > WIDTH:
-            lines.append(line.rstrip())
-            line = indent
-        line += ("" if line == indent else " ") + word
-    return [*lines, line.rstrip()]
-
-
-@dataclass(frozen=True)
-class _Code:
-    """Text to be printed as it is: an identifier of ours, never a name of the model's."""
-
-    text: str
+    outputs = {names.outputs[key]: Code(names.variables[key]) for key in net.outputs}
+    return "\n".join([*lines, *wrapped("        return ", outputs), ""])
 
 
 def _statement(item: Lowered, names: Names) -> list[str]:
@@ -219,16 +202,16 @@ def _statement(item: Lowered, names: Names) -> list[str]:
     tops = [names.variables[key] for key in layer.tops]
     indent = " " * 8
     if len(tops) == 1 and call.alias:
-        return _parenthesised(f"{indent}{tops[0]} = ", bottoms[0])
+        return parenthesised(f"{indent}{tops[0]} = ", bottoms[0])
     arguments = [f"[{', '.join(bottoms)}]" if len(bottoms) > 1 else bottoms[0]]
     arguments += _arguments(call, item.family)
     if not call.alias:
         arguments.append(f'name="{names.layers[layer.name]}"')
     start = f"{indent}{', '.join(tops)} = self.{call.method}("
     if len(start) <= WIDTH:
-        return _wrapped_call(start, arguments, ")")
-    assigned = _filled([f"{top}," for top in tops], indent + "    ")
-    rest = _wrapped_call(f"{indent}) = self.{call.method}(", arguments, ")")
+        return wrapped_call(start, arguments, ")")
+    assigned = filled([f"{top}," for top in tops], indent + "    ")
+    rest = wrapped_call(f"{indent}) = self.{call.method}(", arguments, ")")
     return [f"{indent}(", *assigned, *rest]
 
 
@@ -271,82 +254,6 @@ def _defaults(arguments: ast.arguments) -> dict[str, str]:
 
 def _source(node: ast.expr) -> str:
     return literal(ast.literal_eval(node))
-
-
-def literal(value: Any) -> str:
-    """`value` as Python source; floats in the fewest digits that give the same float32.
-
-    Raises:
-        TypeError: the value is of a type that no call takes.
-    """
-    if isinstance(value, _Code):
-        return value.text
-    if value is None or isinstance(value, (bool, int)):
-        return repr(value)
-    if isinstance(value, float):
-        with np.errstate(over="ignore"):
-            short = float(str(np.float32(value)))
-            exact = short if np.float32(short) == np.float32(value) else value
-        return repr(exact) if np.isfinite(exact) else f'float("{exact}")'
-    if isinstance(value, str):
-        # A double quote makes sure that Python puts it in single ones, and escapes those.
-        single = ascii('"' + value)[2:-1]
-        return '"' + single.replace('"', '\\"').replace("\\'", "'") + '"'
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{literal(k)}: {literal(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, tuple):
-        return "(" + ", ".join(map(literal, value)) + (",)" if len(value) == 1 else ")")
-    if isinstance(value, list):
-        return "[" + ", ".join(map(literal, value)) + "]"
-    raise TypeError(f"no literal for {type(value).__name__}")
-
-
-def _wrapped(start: str, mapping: dict[str, Any]) -> list[str]:
-    """``start{...}``, an entry a line where one line is too short."""
-    line = start + literal(mapping)
-    if len(line) <= WIDTH:
-        return [line]
-    indent = _indent(start)
-    lines = [f"{start}{{"]
-    for key, value in mapping.items():
-        lines += _parenthesised(f"{indent}    {literal(key)}: ", literal(value), ",")
-    return [*lines, f"{indent}}}"]
-
-
-def _wrapped_call(start: str, arguments: Sequence[str], end: str) -> list[str]:
-    """``start(arguments)``, an argument a line where they do not fit into two."""
-    line = start + ", ".join(arguments) + end
-    if len(line) <= WIDTH:
-        return [line]
-    indent = _indent(start)
-    inner = indent + "    " + ", ".join(arguments)
-    if len(inner) <= WIDTH:
-        return [start, inner, indent + end]
-    lines = [start]
-    for argument in arguments:
-        lines += _broken(f"{indent}    {argument},")
-    return [*lines, indent + end]
-
-
-def _indent(line: str) -> str:
-    return " " * (len(line) - len(line.lstrip()))
-
-
-def _parenthesised(start: str, value: str, end: str = "") -> list[str]:
-    """``start value``, the value in brackets of its own where one line is too short."""
-    line = start + value + end
-    if len(line) <= WIDTH or value.startswith("("):
-        return _broken(line)
-    return [f"{start}(", f"{_indent(start)}    {value}", f"{_indent(start)}){end}"]
-
-
-def _broken(line: str) -> list[str]:
-    """A line that ends in ``[...],`` or ``(...),``, what is in the brackets on lines of its own."""
-    if len(line) <= WIDTH:
-        return [line]
-    indent, opening = _indent(line), min(i for i in map(line.find, "[(") if i >= 0)
-    items = [f"{item.rstrip(',')}," for item in line[opening + 1 : -2].split(", ")]
-    return [line[: opening + 1], *_filled(items, indent + "    "), indent + line[-2:]]
 
 
 # caffe_layers.py

@@ -6,7 +6,8 @@ import importlib.util
 import json
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -76,10 +77,23 @@ def load_names(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "names.json").read_text("utf-8")))
 
 
+@contextmanager
+def _without_random_numbers() -> Iterator[None]:
+    """Lets weights start as zeros: all are about to be loaded, and random ones cost time."""
+    scaling = keras.initializers.VarianceScaling
+    plain = scaling.__call__
+    scaling.__call__ = lambda self, shape, dtype=None: keras.ops.zeros(shape, dtype)
+    try:
+        yield
+    finally:
+        scaling.__call__ = plain
+
+
 def load_keras(folder: Path) -> KerasRunner:
     """model.keras; its own layers are found once caffe_layers was imported."""
     import_package(folder)
-    model = keras.models.load_model(folder / "model.keras", compile=False)
+    with _without_random_numbers():
+        model = keras.models.load_model(folder / "model.keras", compile=False)
     return KerasRunner(model, load_names(folder))
 
 

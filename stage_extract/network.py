@@ -104,11 +104,21 @@ class _Builder:
         self._preprocessing: Dict[str, Any] = {}
 
     def build(self, name: str) -> Built:
+        refused: List[str] = []
+        beyond: Set[str] = set()  # blob names that come after a refused layer
         for layer in self._selected.layers:
             if is_source(layer):
                 self._add_inputs(layer)
+            elif not beyond.isdisjoint(layer.bottoms):
+                beyond.update(layer.tops)
             else:
-                self._add(layer)
+                try:
+                    self._add(layer)
+                except UnsupportedModel as error:
+                    refused.append(f"{error.where}: {error.message}")
+                    beyond.update(layer.tops)
+        if refused:
+            raise UnsupportedModel("; ".join(refused))
         outputs = {self._read(output) for output in sorted(self._outputs or self._unread)}
         self._settle_batch()
         return self._finish(name, outputs)

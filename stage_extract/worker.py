@@ -21,7 +21,7 @@ from schemas.graph import Net, Shape
 from schemas.interchange import Interchange, Reference, Source, weight_bytes, write
 from stage_extract import network, prototxt, pycaffe, reference, upgrade, weights
 from stage_extract.inspection import inspect
-from stage_extract.stored import StoredBlob
+from stage_extract.stored import SLICE_BYTES, MappedFile, StoredBlob
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -109,7 +109,7 @@ def extract(options: argparse.Namespace, events: Events) -> Dict[str, Any]:
         content = Interchange(
             reading.built.net,
             {key: _Watched(key, array, notes) for key, array in reading.arrays.items()},
-            tuple(_source(role, path, digest) for role, path, digest in digests),
+            (_source(role, path, digest) for role, path, digest in digests),
             reading.reference,
             reading.built.preprocessing,
             notes,
@@ -332,12 +332,16 @@ def sha256(path: str) -> str:
     """The SHA-256 of a file, in hexadecimal.
 
     Raises:
-        OSError: it cannot be read.
+        MalformedModel: it is empty.
+        UsageError, EnvironmentProblem: it cannot be read.
     """
     digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
-        for piece in iter(lambda: file.read(4 * 1024 * 1024), b""):
-            digest.update(piece)
+    file = MappedFile(path)
+    view = memoryview(file.bytes)
+    for start in range(0, file.size, SLICE_BYTES):
+        end = min(start + SLICE_BYTES, file.size)
+        digest.update(view[start:end])
+        file.forget(start, end)
     return digest.hexdigest()
 
 

@@ -10,7 +10,8 @@ golden_results: dict[str, list[tuple[str, str]]] = collections.defaultdict(list)
 def pytest_terminal_summary(terminalreporter):
     """Says how many of Caffe's cases passed, and what the others wait for."""
     for kind, results in sorted(golden_results.items()):
-        waiting = collections.Counter(reason for _, reason in results if reason)
+        reasons = (reason for _, waits in results for reason in waits.split(", ") if waits)
+        waiting = collections.Counter(reasons)
         passed = sum(not reason for _, reason in results)
         line = f"goldens, {kind}: {passed} of {len(results)} cases passed"
         if waiting:

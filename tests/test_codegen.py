@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from schemas.interchange import Interchange, Source
-from stage_build import codegen, models, verify
-from stage_build.codegen import literal
+from stage_build import codegen, models, printing, verify
 from stage_build.lowering.registry import lower
+from stage_build.printing import literal
 from tests import nets
 
 CONV = "convolution_param { num_output: 4 kernel_size: 3 pad: 1 }"
@@ -31,7 +31,7 @@ RUFF = importlib.util.find_spec("ruff") is not None
 def run_ruff(folder):
     checked = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select=E,F"]
-        + ["--line-length", str(codegen.WIDTH), str(folder)],
+        + ["--line-length", str(printing.WIDTH), str(folder)],
         capture_output=True,
         text=True,
         check=False,
@@ -44,7 +44,7 @@ def check_package(folder):
     for file in folder.glob("*.py"):
         text = file.read_text("ascii")
         ast.parse(text)
-        long = [line for line in text.splitlines() if len(line) > codegen.WIDTH]
+        long = [line for line in text.splitlines() if len(line) > printing.WIDTH]
         assert not long, (file.name, long)
         assert not [line for line in text.splitlines() if line != line.rstrip()], file.name
         assert text.endswith("\n") and not text.endswith("\n\n")

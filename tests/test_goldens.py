@@ -1,4 +1,4 @@
-"""Real Caffe's numbers: the NumPy forward and the generated class, on every blob of every case."""
+"""Real Caffe's numbers: the generated class, on every blob of every case."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from stage_build import codegen, models
 from stage_build.check import check_batch
 from stage_build.layout import to_blob, to_tensor
 from stage_build.lowering.registry import lower
-from stage_extract import reference
 from tests.conftest import golden_results
 from tests.goldens import Case, cases
 from tests.known_gaps import WAITING_FOR_LOWERING
@@ -35,17 +34,6 @@ def check(case: Case, net, got, want, skipped) -> None:
     assert outcome.compared, "nothing was compared"
     assert outcome.first_failure is None
     assert set(skipped) <= case.dropped()
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_numpy_forward(case):
-    def forward():
-        content = case.content()
-        inputs, want, skipped = case.reference(content.net)
-        got = reference.forward(content.net, content.weights, inputs)
-        check(case, content.net, got, want, skipped)
-
-    run(case, "NumPy forward", forward, case.waits_for())
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)

@@ -73,6 +73,14 @@ def test_an_array_that_is_used_twice_is_stored_once(tmp_path):
     assert index["weights"]["again/0"] == index["weights"]["conv/1/0"]
 
 
+def test_parameters_may_be_infinite(tmp_path):
+    made = content()
+    layers = (made.net.layers[0], replace(made.net.layers[1], fields={"x_param": {"max": np.inf}}))
+    interchange.write(tmp_path / "net.h5", replace(made, net=replace(made.net, layers=layers)))
+    read = interchange.read(tmp_path / "net.h5").net.layers[1]
+    assert read.fields == {"x_param": {"max": np.inf}}
+
+
 class Sliced:
     """A weight that is never whole in memory."""
 

@@ -7,7 +7,6 @@ BVLC Caffe's src/caffe/layers, in the file that the layer's docstring names.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 
 import numpy as np
@@ -17,8 +16,7 @@ from schemas.errors import MalformedModel, UnsupportedModel
 from schemas.graph import Layer
 from schemas.layers import registry
 from schemas.layers.convolution import Geometry
-from stage_extract import descriptors, network, prototxt, reference, upgrade, weights
-from tests.paths import GOLDENS, needs_shared
+from stage_extract import descriptors
 
 LOWEST = np.finfo(np.float32).min
 
@@ -949,91 +947,3 @@ def test_every_parameter_of_caffe_is_read_or_harmless(type_):
     assert {name for name, field in schema.items() if field.number < descriptors.FORKS} <= known
     assert set(cls.harmless) <= set(schema)
     assert not set(cls.harmless) & {field.name for field in dataclasses.fields(cls)}
-
-
-# ---- Real Caffe ----------------------------------------------------------------------------------
-
-# Layers that only move values, or pick them: exact.
-EXACT = {
-    *("ArgMax", "Concat", "Crop", "Dropout", "Flatten", "Input"),
-    *("ReLU", "Reshape", "Silence", "Slice", "Split"),
-}
-# What the goldens have and this project has not yet: case -> a word of the refusal.
-WAITING = {
-    "conv-1d": "1 spatial axes",
-    "conv-3d": "3 spatial axes",
-    "pool-max-mask": "positions",
-}
-
-
-def golden_cases(folder):
-    root = GOLDENS / folder
-    return sorted(path.name for path in root.iterdir()) if root.is_dir() else []
-
-
-def check_golden(folder, name, tolerance):
-    """Every blob is Caffe's, and where samples are said to stay apart, one alone gives its row."""
-    case = GOLDENS / folder / name
-    message = upgrade.upgrade(prototxt.read(case / "net.prototxt"))
-    types = {layer.fields["type"] for layer in message.fields["layer"]}
-    unknown = sorted(type_ for type_ in types if registry.find(type_) is None)
-    if unknown:
-        pytest.skip("waits for " + ", ".join(unknown))
-    options = case / "case.json"
-    if options.is_file() and json.loads(options.read_text()).get("keep_losses"):
-        pytest.skip("waits for losses that are kept")
-    if name in WAITING:
-        with pytest.raises(UnsupportedModel, match=WAITING[name]):
-            network.build(message, network.Options())
-        pytest.skip("waits for " + WAITING[name])
-
-    built = network.build(message, network.Options())
-    blobs = {}
-    if built.weight_shapes:
-        with weights.open_weights(case / "net.caffemodel") as stored:
-            match = weights.match(stored.layers, built.weight_shapes)
-            for owner, arrays in match.blobs.items():
-                for index, blob in enumerate(arrays):
-                    blobs[f"{owner}/{index}"] = np.array(blob.array())
-    with np.load(case / "blobs.npz") as file:
-        golden = {key.replace("%2F", "/"): file[key] for key in file.files}
-    inputs = {}
-    for key in built.net.inputs:
-        blob = key if f"blob:{key}" in golden else key.rpartition("@")[0]
-        # A data layer's own filler made what is not among the inputs.
-        inputs[key] = golden.get(f"input:{blob}", golden[f"blob:{blob}"])
-    values = reference.forward(built.net, blobs, inputs)
-
-    expected = {key[5:]: value for key, value in golden.items() if key.startswith("blob:")}
-    dropped = {
-        b
-        for x in message.fields["layer"]
-        if x.fields["type"] == "Silence"
-        for b in x.fields["bottom"]
-    }
-    assert set(expected) - set(built.net.names) <= dropped
-    for blob in set(expected) & set(built.net.names):
-        limit = 0 if types <= EXACT else tolerance
-        assert_close(values[built.net.names[blob]], expected[blob], limit, blob)
-    if built.net.dynamic_batch:
-        alone = reference.forward(built.net, blobs, {key: x[:1] for key, x in inputs.items()})
-        for key, value in alone.items():
-            assert_close(value, values[key][:1], tolerance, f"{key} at batch 1")
-
-
-def assert_close(actual, expected, tolerance, name):
-    assert actual.shape == expected.shape, name
-    limit = tolerance * np.abs(expected).max() + 1e-6 if tolerance else 0
-    assert np.abs(actual - expected).max() <= limit, name
-
-
-@needs_shared
-@pytest.mark.parametrize("name", golden_cases("layers"))
-def test_layers_against_caffe(name):
-    check_golden("layers", name, 1e-5)
-
-
-@needs_shared
-@pytest.mark.parametrize("name", golden_cases("random"))
-def test_random_nets_against_caffe(name):
-    check_golden("random", name, 1e-4)

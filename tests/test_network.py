@@ -1011,3 +1011,21 @@ def test_deep_nets_take_time_in_proportion(case):
     built = build(DATA, *DEEP[case])
     assert time.process_time() - started < 20
     assert built.net.layers
+
+
+def test_refusals_that_need_shapes_are_told_together():
+    text = """
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 5 dim: 7 } } }
+    layer { name: "p" type: "Pooling" bottom: "x" top: "a" top: "m" pooling_param { stride: 1
+            kernel_size: 2 } }
+    layer { name: "after" type: "ReLU" bottom: "m" top: "r" }
+    layer { name: "g" type: "Reshape" bottom: "x" top: "g"
+            reshape_param { shape { dim: 2 dim: 3 dim: 5 dim: 7 dim: 1 } } }
+    layer { name: "c" type: "Convolution" bottom: "g" top: "c"
+            convolution_param { num_output: 2 kernel_size: 1 } }
+    """
+    with pytest.raises(UnsupportedModel) as refused:
+        network.build(upgrade.upgrade(prototxt.parse(text, "n.prototxt")), network.Options())
+    assert "layer 'p' (Pooling, line 3)" in str(refused.value)
+    assert "layer 'c' (Convolution, line 8)" in str(refused.value)
+    assert "after" not in str(refused.value)

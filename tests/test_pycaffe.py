@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import re
 import signal
 import subprocess
@@ -19,10 +20,10 @@ import pytest
 
 from schemas import interchange
 from schemas.graph_json import net_document
-from stage_extract import pycaffe, reference, worker
+from stage_extract import network, pycaffe, reference, worker
 from tests import caffe_bytes as cb
 from tests.paths import GOLDENS, ROOT, SHARED, needs_shared
-from tests.prototxts import inputs, layer
+from tests.prototxts import build, inputs, layer, values
 
 STANDIN = ROOT / "tests" / "standin_caffe"
 TOLERANCE = 1e-5
@@ -506,3 +507,65 @@ def test_the_session_runs_what_caffe_put_between(standin, tmp_path):
     )  # fmt: skip
     ours, caffes = both(tmp_path, *files, "--seed", reference.SEED + 1)
     assert_same(ours, caffes)
+
+
+# ---- Random nets on shared memory ----------------------------------------------------------------
+
+IN_PLACE = (("ReLU", ""), ("TanH", ""), ("Power", "power_param { shift: 0.25 }"))
+VIEWS = (
+    ("Split", ""), ("Flatten", ""), ("Concat", ""), ("Slice", ""),
+    ("Reshape", "reshape_param { shape { dim: 0 dim: -1 } }"),
+    ("Reshape", "reshape_param { shape { dim: 6 dim: -1 } }"),
+)  # fmt: skip
+
+
+def random_net(seed):
+    """Views, copies and in-place layers on recent blobs; not every such net is one for Caffe."""
+    rng = random.Random(seed)
+    text, names = [DATA], ["data"]
+    for i in range(rng.randint(4, 14)):
+        bottom, kind = rng.choice(names[-6:]), rng.random()
+        tops = [f"b{i}"]
+        if kind < 0.35:
+            type_, parameters = rng.choice(IN_PLACE)
+            tops = [bottom]
+        elif kind < 0.75:
+            type_, parameters = rng.choice(VIEWS)
+            tops += [f"c{i}"] * (type_ == "Split" and rng.random() < 0.7)
+        else:
+            type_, parameters = "Power", "power_param { scale: 0.5 shift: 0.125 }"
+        text.append(layer(type_, bottom, tops, parameters, name=f"l{i}"))
+        names += [top for top in tops if top not in names]
+    return text
+
+
+def test_random_nets_hold_what_the_shared_memory_holds(standin, tmp_path, monkeypatch):
+    """Our single-assignment graph against memory that is really shared, by name and by key."""
+    monkeypatch.setattr(standin, "_log", lambda *line: None)
+    path = str(tmp_path / "net.prototxt")
+    compared = views = 0
+    for seed in range(300):
+        text = random_net(seed)
+        Path(path).write_text("\n".join(text))
+        try:
+            net = standin.Net(path, standin.TEST)
+        except AssertionError:
+            continue  # Caffe refuses it
+        built = build(*text)
+        ours = values(built)
+        fed = {key: ours[key] for key in built.net.inputs}
+        session = pycaffe.Session(standin, path, None, network.Options(), built)
+        caffes = session.forward(fed)
+        assert set(caffes) == set(ours)
+        for key, value in ours.items():
+            np.testing.assert_allclose(caffes[key], value, rtol=1e-5, atol=1e-6, err_msg=str(seed))
+        net.blobs["data"].data[...] = fed[built.net.inputs[0]]
+        net.forward()
+        for name, key in built.net.names.items():
+            held = net.blobs[name].data.ravel()
+            np.testing.assert_allclose(ours[key].ravel(), held, rtol=1e-5, atol=1e-6)
+        assert sorted({built.net.names[name] for name in net.outputs}) == list(built.net.outputs)
+        compared += 1
+        views += any("@" in each.name for each in built.net.layers)
+    assert compared >= 80
+    assert views >= 15

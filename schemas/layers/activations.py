@@ -128,7 +128,9 @@ class Power(Activation):
     def value(self, x: np.ndarray) -> np.ndarray:
         if self.constant is not None:
             return np.full_like(x, self.constant)
-        base = np.float32(self.scale) * x + np.float32(self.shift)
+        base = np.float32(self.scale) * x
+        if self.shift != 0:  # else Caffe adds nothing, and -0 stays -0
+            base += np.float32(self.shift)
         return base if self.power == 1 else np.power(base, np.float32(self.power))
 
 
