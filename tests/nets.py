@@ -12,42 +12,11 @@ from schemas.interchange import Interchange, Reference, Source
 from stage_build import codegen
 from stage_build.lowering.registry import lower
 from stage_extract import network, prototxt, reference, upgrade
+from tests.prototxts import inputs, layer, quoted
+
+__all__ = ["inputs", "layer", "net", "package", "quoted", "seeded_inputs", "seeded_weights"]
 
 SEED = 7
-
-
-def quoted(name: str) -> str:
-    """A name as a string of protobuf's text format, whatever is in it."""
-    escaped = "".join(
-        chr(byte) if 32 <= byte < 127 and chr(byte) not in "\"'\\" else f"\\{byte:03o}"
-        for byte in name.encode()
-    )
-    return f'"{escaped}"'
-
-
-def inputs(**shapes: Sequence[int]) -> str:
-    """Input layers: ``inputs(data=(2, 3, 5, 7))``."""
-    return "\n".join(
-        f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
-        + " ".join(f"dim: {dim}" for dim in shape)
-        + " } } }"
-        for name, shape in shapes.items()
-    )
-
-
-def layer(
-    type_: str,
-    bottoms: str | Sequence[str] = "data",
-    tops: str | Sequence[str] = "out",
-    parameters: str = "",
-    name: str | None = None,
-) -> str:
-    """One layer of a prototxt; `bottoms` and `tops` are names, or one string of them."""
-    bottoms = bottoms.split() if isinstance(bottoms, str) else bottoms
-    tops = tops.split() if isinstance(tops, str) else tops
-    blobs = [f"bottom: {quoted(b)}" for b in bottoms] + [f"top: {quoted(t)}" for t in tops]
-    named = quoted(tops[0] if name is None else name)
-    return f'layer {{ name: {named} type: "{type_}" {" ".join(blobs)} {parameters} }}'
 
 
 def seeded_weights(built: network.Built, seed: int = SEED) -> dict[str, np.ndarray]:
