@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import collections
+import signal
 
 golden_results: dict[str, list[tuple[str, str]]] = collections.defaultdict(list)
+
+
+def pytest_configure():
+    """Gives signals that a background job ignores their meaning back, for us and our children."""
+    for number, meant in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+        (signal.SIGTERM, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, meant)
 
 
 def pytest_terminal_summary(terminalreporter):

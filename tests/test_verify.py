@@ -677,3 +677,36 @@ def test_a_top_that_leads_to_no_output_is_listed_and_not_missed(tmp_path):
     assert result["recorded"]["passed"]
     assert {blob["name"] for blob in result["recorded"]["blobs"]} == {"data", "b", "d"}
     assert set(result["skipped"]) == {"a", "c"}
+
+
+@pytest.fixture
+def amplifier(tmp_path):
+    """A net whose second layer lets a rounding of the first, within one layer's tolerance, grow."""
+    content = nets.net(
+        nets.inputs(data=(2, 3, 4, 5)),
+        nets.layer("Power", "data", "high", "power_param { shift: 1000 }"),
+        nets.layer("Power", "high", "low", "power_param { shift: -1000 }"),
+        record=True,
+    )
+    inputs = content.reference.inputs
+    high = (inputs["data"] + np.float32(1000)) * np.float32(1 + 4e-6)
+    blobs = {"data": inputs["data"], "high": high, "low": high - np.float32(1000)}
+    reference = Reference("numpy", 1, inputs, blobs)
+    folder = nets.package(content, tmp_path / "out")
+    write(folder / "net.h5", Interchange(content.net, content.weights, reference=reference))
+    return folder
+
+
+def test_rounding_that_grows_is_told_and_accepted(amplifier):
+    result = check.check_artefact(amplifier, amplifier / "net.h5", "class", NET_TOLERANCE)
+    assert result["recorded"]["passed"] and result["culprit"] is None
+    assert list(result["rounding"]) == ["low"]
+    assert NET_TOLERANCE < result["rounding"]["low"] < verify.ROUNDING_LIMIT
+    (low,) = (blob for blob in result["recorded"]["blobs"] if blob["name"] == "low")
+    assert "rounding that grew" in low["reason"]
+
+
+def test_rounding_is_no_excuse_for_a_smaller_tolerance(amplifier):
+    result = check.check_artefact(amplifier, amplifier / "net.h5", "class", 1e-7)
+    assert not result["recorded"]["passed"]
+    assert result["culprit"]["name"] == "high"
