@@ -126,13 +126,13 @@ def check_batch(
     }
     outputs = [key for key in net.outputs if key in want]
     got = runner({key: layout.to_tensor(value) for key, value in stacked.items()}, outputs)
-    compared = []
+    compared, allowed = [], verify.allowances(net, rounding)
     for key in outputs:
         blob, index = layout.to_blob(got[key]), net.blobs[key].index
-        allowed = max(tolerance, verify.ROUNDING_MARGIN * (rounding or {}).get(key, 0.0))
+        limit = max(tolerance, allowed.get(key, 0.0))
         for row in (0, 2):
             one, first = blob[row : row + 1], want[key][:1]
-            compared.append(verify.compare(key, one, first, allowed, index, key in undefined))
+            compared.append(verify.compare(key, one, first, limit, index, key in undefined))
     return verify.Outcome(tuple(compared))
 
 

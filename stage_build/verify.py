@@ -175,6 +175,19 @@ class Outcome:
 Run = Callable[[Mapping[str, np.ndarray], Sequence[str]], dict[str, np.ndarray]]
 
 
+def allowances(net: Net, rounding: Mapping[str, float] | None) -> dict[str, float]:
+    """Key -> the relative error that is put down to rounding.
+
+    It is what rounding was seen to grow to (`rounding`), in the blob itself or in any that it is
+    computed from, times the margin for another order of summation or another input.
+    """
+    seen = dict(rounding or {})
+    for layer in net.layers if seen else ():
+        before = max((seen.get(key, 0.0) for key in layer.bottoms), default=0.0)
+        seen.update({key: max(before, seen.get(key, 0.0)) for key in layer.tops})
+    return {key: ROUNDING_MARGIN * error for key, error in seen.items()}
+
+
 def check(
     net: Net,
     run: Run,
@@ -199,11 +212,11 @@ def check(
     if not want:
         raise VerificationFailed("the reference has no blob that the model has: nothing is proven")
     got = run({key: layout.to_tensor(value) for key, value in inputs.items()}, list(want))
-    compared = []
+    compared, allowed = [], allowances(net, rounding)
     for key in ordered(net, want):
         value, index = layout.to_blob(got.pop(key)), net.blobs[key].index
-        allowed = max(tolerance, ROUNDING_MARGIN * (rounding or {}).get(key, 0.0))
-        compared.append(compare(key, value, want[key], allowed, index, key in undefined))
+        limit = max(tolerance, allowed.get(key, 0.0))
+        compared.append(compare(key, value, want[key], limit, index, key in undefined))
     return Outcome(tuple(compared))
 
 

@@ -710,3 +710,17 @@ def test_rounding_is_no_excuse_for_a_smaller_tolerance(amplifier):
     result = check.check_artefact(amplifier, amplifier / "net.h5", "class", 1e-7)
     assert not result["recorded"]["passed"]
     assert result["culprit"]["name"] == "high"
+
+
+def test_allowed_rounding_reaches_what_is_computed_from_it():
+    content = nets.net(
+        nets.inputs(data=(2, 3, 4, 5)),
+        nets.layer("ReLU", "data", "a"),
+        nets.layer("ReLU", "a", "b"),
+        nets.layer("ReLU", "data", "apart"),
+        nets.layer("Eltwise", "b apart", "sum"),
+        record=False,
+    )
+    found = verify.allowances(content.net, {"a": 1e-3, "b": 1e-4})
+    assert found == {"a": 3e-3, "b": 3e-3, "apart": 0, "sum": 3e-3}
+    assert verify.allowances(content.net, {}) == {}
