@@ -22,7 +22,7 @@ export MODEL WEIGHTS OUT
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo convert extract build verify lint type test test-slow test-py38 test-pythons \
-	bench proto pyz clean distclean
+	bench docs proto pyz clean distclean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -82,6 +82,9 @@ bench: $(READY)  ## time and memory of the main job [ARGS=]
 
 proto: $(READY)  ## compile schemas/caffe.proto to schemas/caffe.desc
 	$(PY) tools/compile_proto.py
+
+docs: $(READY)  ## docs/layers.md, from the registries
+	$(PY) tools/layers_doc.py
 
 pyz: $(READY)  ## dist/stage_extract.pyz: stage 1 in one file, for the machine that has Caffe
 	$(PY) tools/build_pyz.py

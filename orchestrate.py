@@ -60,6 +60,13 @@ InputShape = Annotated[
 Outputs = Annotated[
     str | None, typer.Option(metavar="BLOB,...", help="Cut the net at these blobs.")
 ]
+Dialect = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="The fork a layer is of, where nothing tells; repeatable."),
+]
+KeepLosses = Annotated[
+    bool, typer.Option("--keep-losses", help="Keep losses and scores; labels become inputs.")
+]
 Reader = Annotated[
     str | None, typer.Option(metavar="auto|protobuf|pycaffe", help="Who reads, default auto.")
 ]
@@ -68,6 +75,10 @@ ExtractPython = Annotated[
 ]
 BuildPython = Annotated[
     str | None, typer.Option(metavar="PYTHON", help="The interpreter of stage 2.")
+]
+Plugin = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="DIR", help="Layers of your own, see docs/adding-a-layer.md; repeatable."),
 ]
 Timeout = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="The longest a stage may take.")
@@ -106,9 +117,12 @@ def convert(
     level: Level = None,
     input_shape: InputShape = None,
     outputs: Outputs = None,
+    dialect: Dialect = None,
+    keep_losses: KeepLosses = False,
     reader: Reader = None,
     extract_python: ExtractPython = None,
     build_python: BuildPython = None,
+    plugin: Plugin = None,
     timeout: Timeout = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -136,8 +150,11 @@ def extract(
     level: Level = None,
     input_shape: InputShape = None,
     outputs: Outputs = None,
+    dialect: Dialect = None,
+    keep_losses: KeepLosses = False,
     reader: Reader = None,
     extract_python: ExtractPython = None,
+    plugin: Plugin = None,
     timeout: Timeout = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -162,6 +179,7 @@ def build(
     reference: Reference = None,
     force: Force = False,
     build_python: BuildPython = None,
+    plugin: Plugin = None,
     timeout: Timeout = None,
     quiet: Quiet = False,
     verbose: Verbose = False,

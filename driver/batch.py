@@ -47,11 +47,11 @@ class Entry:
     options: Options
 
 
-_LISTS = ("stage", "input_shape")
+_LISTS = ("stage", "input_shape", "dialect")
 _COMMA_LISTS = ("formats", "outputs")
 _NUMBERS = ("tolerance", "timeout")
 _PATHS = ("prototxt", "weights", "reference")
-_FLAGS = ("force", "no_reference")
+_FLAGS = ("force", "no_reference", "keep_losses")
 
 
 def read_catalogue(path: Path, defaults: Options) -> list[Entry]:
@@ -112,6 +112,8 @@ def _value(name: str, value: Any, folder: Path) -> Any:
         return _model_name(value)
     if name in _PATHS:
         return folder / _text(name, value)
+    if name == "plugin":
+        return tuple(folder / text for text in _texts(name, value))
     if name in _LISTS:
         return tuple(_texts(name, value))
     if name in _COMMA_LISTS:

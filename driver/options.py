@@ -34,9 +34,12 @@ class Options:
     level: int | None = None
     input_shape: tuple[str, ...] = ()
     outputs: str | None = None
+    dialect: tuple[str, ...] = ()
+    keep_losses: bool = False
     reader: str | None = None
     extract_python: str | None = None
     build_python: str | None = None
+    plugin: tuple[Path, ...] = ()
     timeout: float | None = None
 
     def __post_init__(self) -> None:
@@ -56,7 +59,7 @@ class Options:
         """The options that are among a command's parameters, by their names."""
         names = [field.name for field in fields(cls) if given.get(field.name) is not None]
         values: dict[str, Any] = {name: given[name] for name in names}
-        for name in {"stage", "input_shape"} & set(values):
+        for name in {"stage", "input_shape", "dialect", "plugin"} & set(values):
             values[name] = tuple(values[name])
         return cls(**values)
 
@@ -68,6 +71,8 @@ class Options:
         argv += ["-o", path_argument(out)]
         if self.no_reference:
             argv.append("--no-reference")
+        if self.keep_losses:
+            argv.append("--keep-losses")
         argv += _given(
             phase=self.phase,
             level=self.level,
@@ -76,7 +81,8 @@ class Options:
         )
         argv += [f"--stage={stage}" for stage in self.stage]
         argv += [f"--input-shape={shape}" for shape in self.input_shape]
-        return argv
+        argv += [f"--dialect={name}" for name in self.dialect]
+        return [*argv, *self._plugins()]
 
     def build_argv(self, net: Path, out: Path) -> list[str]:
         """The command line of `stage_build`."""
@@ -86,7 +92,11 @@ class Options:
             tolerance=self.tolerance,
             reference=self.reference,
         )
+        argv += self._plugins()
         return [*argv, "--force"] if self.force else argv
+
+    def _plugins(self) -> list[str]:
+        return [f"--plugin={folder}" for folder in self.plugin]
 
     def copies_of_weights(self) -> int:
         """How often the weights are written: net.h5, weights.npz, and each format but the class."""

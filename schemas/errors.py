@@ -14,7 +14,7 @@ Standard library only: every other module, on every interpreter, may import this
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Type
+from typing import Any, Dict, Optional, Sequence, Type
 
 
 class ConversionError(Exception):
@@ -104,6 +104,12 @@ def revive(document: Dict[str, Any]) -> ConversionError:
         str(document.get("where", "")),
         str(document.get("hint", "")),
     )
+
+
+def listed(items: Sequence[str], most: int = 5, separator: str = ", ") -> str:
+    """The first of the items, and how many more there are."""
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return separator.join([*items[:most], *more])
 
 
 def cannot_use(path: object, error: OSError) -> ConversionError:

@@ -29,6 +29,10 @@ class Blob:
         batch: the axis that runs over the samples of a batch, or None where samples mix
             (a Reshape to literal sizes, batch statistics, a Concat on axis 0, ...).
         index: the values are positions or counts, to be compared exactly.
+        varying: the axis whose size only the data tell (rows kept by a Filter, boxes found), or
+            None; `shape` holds there what Caffe reshapes to before the first pass.
+        sequence: axis 0 runs over the steps of sequences, which may be of any length where the
+            batch (then axis 1, as in Caffe's recurrent layers) may be of any size.
     """
 
     key: str
@@ -36,6 +40,14 @@ class Blob:
     shape: Shape
     batch: Optional[int] = None
     index: bool = False
+    varying: Optional[int] = None
+    sequence: bool = False
+
+    def sample(self, number: int = 0) -> Tuple[Any, ...]:
+        """What indexes one sample of the blob's value, keeping the axes; all where samples mix."""
+        if self.batch is None:
+            return (...,)
+        return (slice(None),) * self.batch + (slice(number, number + 1),)
 
 
 @dataclass(frozen=True)
@@ -121,4 +133,11 @@ class Net:
     @property
     def dynamic_batch(self) -> bool:
         """Whether every sample is computed on its own, so that any batch size will do."""
-        return all(blob.batch == 0 for blob in self.blobs.values())
+        return all(blob.batch is not None for blob in self.blobs.values())
+
+    def free_axes(self, key: str) -> Tuple[int, ...]:
+        """The axes of a blob whose sizes are the caller's to choose: its batch and its length."""
+        blob = self.blobs[key]
+        if blob.batch is None or not self.dynamic_batch:
+            return ()
+        return (0, blob.batch) if blob.sequence else (blob.batch,)

@@ -21,6 +21,8 @@ def net_document(net: Net) -> Dict[str, Any]:
                 "shape": list(blob.shape),
                 "batch": blob.batch,
                 "index": blob.index,
+                "varying": blob.varying,
+                "sequence": blob.sequence,
             }
             for blob in net.blobs.values()
         },
@@ -99,7 +101,10 @@ def net_from(document: Checked) -> Net:
             blob.shape("shape"),
             blob.optional("batch", int),
             blob.get("index", bool),
+            blob.optional("varying", int),
+            bool(blob.optional("sequence", bool)),
         )
+        _check_axes(blobs[key], blob)
     names = document.child("names")
     return Net(
         name=document.get("name", str),
@@ -121,3 +126,14 @@ def net_from(document: Checked) -> Net:
         inputs=document.strings("inputs"),
         outputs=document.strings("outputs"),
     )
+
+
+def _check_axes(blob: Blob, document: Checked) -> None:
+    for name in ("batch", "varying"):
+        axis = getattr(blob, name)
+        if axis is not None and not 0 <= axis < len(blob.shape):
+            raise document.error(
+                f"{document.path}.{name} is {axis}, the blob has {len(blob.shape)} axes"
+            )
+    if blob.sequence and blob.batch != 1:
+        raise document.error(f"{document.path} is a sequence whose batch is not axis 1")

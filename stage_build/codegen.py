@@ -18,7 +18,7 @@ import numpy as np
 from schemas.graph import Net
 from schemas.interchange import Interchange
 from stage_build import layout
-from stage_build.lowering.registry import Call, Lowered
+from stage_build.lowering.registry import Call, Lowered, runtime_file
 from stage_build.names import Namespace, class_name
 from stage_build.printing import (
     WIDTH,
@@ -140,7 +140,7 @@ def _names(net: Net, lowered: Sequence[Lowered]) -> Names:
 def _variables(net: Net, lowered: Sequence[Lowered], inputs: dict[str, str]) -> dict[str, str]:
     """A Python variable for each value; an overwritten blob keeps its one if nobody looks back."""
     last_read = {
-        key: place for place, item in enumerate(lowered) for key in item.site.layer.bottoms
+        blob.key: place for place, item in enumerate(lowered) for blob in item.site.bottoms
     }
     last_read |= dict.fromkeys(net.outputs, len(lowered))
     space = Namespace((*_RESERVED, *inputs.values()))
@@ -164,14 +164,23 @@ def _variables(net: Net, lowered: Sequence[Lowered], inputs: dict[str, str]) -> 
 
 def _model_source(net: Net, lowered: Sequence[Lowered], names: Names, title: str, name: str) -> str:
     def tensor(key: str) -> tuple[int | None, ...]:
-        shape = layout.tensor_shape(net.blobs[key].shape)
-        return (None, *shape[1:]) if net.dynamic_batch and shape else shape
+        free = net.free_axes(key)
+        shape = net.blobs[key].shape
+        return layout.tensor_order([None if i in free else side for i, side in enumerate(shape)])
 
     def described(keys: Sequence[str], known: dict[str, str]) -> str:
         texts = []
         for key in keys:
-            shape = ", ".join("N" if side is None else str(side) for side in tensor(key))
-            texts.append(f"{known[key]} ({shape})")
+            named = [str(side) for side in net.blobs[key].shape]
+            for axis in net.free_axes(key):
+                named[axis] = "N" if axis == net.blobs[key].batch else "T"
+            varying = net.blobs[key].varying
+            if varying is not None:
+                named[varying] = "rows"
+            varying = net.blobs[key].varying
+            if varying is not None:
+                named[varying] = "rows"
+            texts.append(f"{known[key]} ({', '.join(layout.tensor_order(named))})")
         return ", ".join(texts)
 
     summary = (
@@ -198,7 +207,7 @@ def _model_source(net: Net, lowered: Sequence[Lowered], names: Names, title: str
 
 def _statement(item: Lowered, names: Names) -> list[str]:
     layer, call = item.site.layer, item.call
-    bottoms = [names.variables[key] for key in layer.bottoms]
+    bottoms = [names.variables[blob.key] for blob in item.site.bottoms]
     tops = [names.variables[key] for key in layer.tops]
     indent = " " * 8
     if len(tops) == 1 and call.alias:
@@ -231,12 +240,16 @@ def _arguments(call: Call, family: str) -> list[str]:
     return texts
 
 
-@functools.cache
 def _parameters(family: str) -> dict[str, dict[str, str]]:
     """Method -> parameter -> its default as source ("" for none), read without importing Keras."""
+    return _methods(_module_source(family), calls_name(family))
+
+
+@functools.lru_cache(maxsize=64)
+def _methods(source: str, calls: str) -> dict[str, dict[str, str]]:
     methods = {}
-    for node in ast.parse(_module_source(family)).body:
-        if isinstance(node, ast.ClassDef) and node.name == calls_name(family):
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef) and node.name == calls:
             for method in node.body:
                 if isinstance(method, ast.FunctionDef):
                     methods[method.name] = _defaults(method.args)
@@ -293,6 +306,9 @@ def runtime_source(families: Sequence[str]) -> str:
 
 
 def _module_source(module: str) -> str:
+    plugin = runtime_file(module)
+    if plugin is not None:
+        return plugin.read_text("utf-8")
     data = pkgutil.get_data("stage_build.runtime", f"{module}.py")
     if data is None:
         raise FileNotFoundError(f"stage_build/runtime/{module}.py")

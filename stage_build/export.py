@@ -19,15 +19,14 @@ def handle(folder: str, formats: list[str]) -> dict[str, Any]:
     """
     seconds = {}
     started = time.monotonic()
-    package = models.import_package(Path(folder))
-    network = package.load()
-    seconds["load class"] = time.monotonic() - started
     writers = {"keras": save_keras, "saved_model": save_served}
-    for name in formats:
-        started = time.monotonic()
-        writers[name](Path(folder), network)
-        seconds[f"export {name}"] = time.monotonic() - started
-    models.forget_package(package)
+    with models.imported(Path(folder)) as package:
+        network = package.load()
+        seconds["load class"] = time.monotonic() - started
+        for name in formats:
+            started = time.monotonic()
+            writers[name](Path(folder), network)
+            seconds[f"export {name}"] = time.monotonic() - started
     return {"seconds": seconds}
 
 

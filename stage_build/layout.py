@@ -46,6 +46,16 @@ def tensor_axis(axis: int, rank: int) -> int:
     return -1 if place == rank - 1 and place else place
 
 
+def tensor_permutation(axes: Sequence[int]) -> tuple[int, ...]:
+    """The axes of a transpose of a blob, as axes of the tensors.
+
+    Args:
+        axes: for each axis of the result, which axis of the blob it is.
+    """
+    rank = len(axes)
+    return tuple(tensor_axis(axis, rank) % rank for axis in tensor_order(axes))
+
+
 def _first_axis_last(array: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     """A copy with the axes in the order `axes`, of which 0 is the last.
 
@@ -58,8 +68,8 @@ def _first_axis_last(array: np.ndarray, axes: Sequence[int]) -> np.ndarray:
 
 
 def convolution_kernel(weight: np.ndarray) -> np.ndarray:
-    """(out, in/group, kh, kw) -> Keras's (kh, kw, in/group, out)."""
-    return _first_axis_last(weight, (2, 3, 1, 0))
+    """(out, in/group, *kernel) -> Keras's (*kernel, in/group, out)."""
+    return _first_axis_last(weight, (*range(2, weight.ndim), 1, 0))
 
 
 def depthwise_kernel(weight: np.ndarray, channels: int) -> np.ndarray:
@@ -74,12 +84,18 @@ def deconvolution_kernel(weight: np.ndarray) -> np.ndarray:
 
 
 def grouped_deconvolution_kernel(weight: np.ndarray, group: int) -> np.ndarray:
-    """(in, out/group, kh, kw) -> the kernel (kh, kw, in/group, out) of a grouped convolution."""
-    inputs, outputs, height, width = weight.shape
-    grouped = weight.reshape(group, inputs // group, outputs, height, width).transpose(
-        3, 4, 1, 0, 2
-    )
-    return grouped.reshape(height, width, inputs // group, group * outputs)
+    """(in, out/group, *kernel) -> the kernel (*kernel, in/group, out) of a grouped convolution."""
+    inputs, outputs, *kernel = weight.shape
+    grouped = weight.reshape(group, inputs // group, outputs, *kernel)
+    grouped = grouped.transpose(*range(3, grouped.ndim), 1, 0, 2)
+    return grouped.reshape(*kernel, inputs // group, group * outputs)
+
+
+def local_kernel(weight: np.ndarray, channels: int, out: Sequence[int]) -> np.ndarray:
+    """(outputs, 1, channels * taps, places) -> (*out, taps * channels, outputs)."""
+    outputs, places = len(weight), weight.shape[-1]
+    taps = weight.reshape(outputs, channels, -1, places).transpose(3, 2, 1, 0)
+    return taps.reshape(*out, -1, outputs)
 
 
 def inner_product_kernel(weight: np.ndarray, shape: Sequence[int]) -> np.ndarray:

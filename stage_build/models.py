@@ -6,7 +6,7 @@ import importlib.util
 import json
 import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +43,37 @@ def forget_package(module: ModuleType) -> None:
     keras.backend.clear_session()
 
 
+@contextmanager
+def imported(folder: Path) -> Iterator[ModuleType]:
+    """The result folder as a package, forgotten at the end."""
+    package = import_package(folder)
+    try:
+        yield package
+    finally:
+        forget_package(package)
+
+
+@contextmanager
+def opened_class(folder: Path) -> Iterator[KerasRunner]:
+    """The class, forgotten at the end."""
+    with imported(folder) as package:
+        network = package.load()
+        yield KerasRunner(network.model, network.names)
+
+
+@contextmanager
+def opened(folder: Path, artefact: str) -> Iterator[KerasRunner | SavedRunner]:
+    """An artefact (``class``, ``keras`` or ``saved_model``), forgotten at the end."""
+    if artefact == "saved_model":
+        yield SavedRunner(folder)
+    elif artefact == "class":
+        with opened_class(folder) as runner:
+            yield runner
+    else:
+        with imported(folder):
+            yield load_keras(folder)
+
+
 class KerasRunner:
     """A Keras model whose blobs can be asked for by key."""
 
@@ -71,6 +102,16 @@ class KerasRunner:
             results = [results]
         return {key: np.asarray(value) for key, value in zip(keys, results, strict=True)}
 
+    def served(
+        self, inputs: Mapping[str, np.ndarray], keys: Collection[str]
+    ) -> dict[str, np.ndarray]:
+        """The outputs among `keys`, computed as a SavedModel would: traced, by the whole model."""
+        fed = {self._names["inputs"][key]: tf.constant(value) for key, value in inputs.items()}
+        given = next(iter(fed.values())) if len(fed) == 1 else fed
+        results = tf.function(self.model)(given, training=False)
+        outputs = self._names["outputs"]
+        return {key: results[outputs[key]].numpy() for key in keys if key in outputs}
+
 
 def load_names(folder: Path) -> dict[str, Any]:
     """names.json of a result."""
@@ -90,8 +131,7 @@ def _without_random_numbers() -> Iterator[None]:
 
 
 def load_keras(folder: Path) -> KerasRunner:
-    """model.keras; its own layers are found once caffe_layers was imported."""
-    import_package(folder)
+    """model.keras of an `imported` folder: Keras finds its layers in caffe_layers."""
     with _without_random_numbers():
         model = keras.models.load_model(folder / "model.keras", compile=False)
     return KerasRunner(model, load_names(folder))

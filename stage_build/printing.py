@@ -104,9 +104,25 @@ def parenthesised(start: str, value: str, end: str = "") -> list[str]:
 
 
 def broken(line: str) -> list[str]:
-    """A line that ends in ``[...],`` or ``(...),``, what is in the brackets on lines of its own."""
+    """A line that ends in ``[...],`` or ``(...),``, what is in the brackets on lines of its own; a
+    line each for what has brackets itself."""
     if len(line) <= WIDTH:
         return [line]
     indent, opening = _indent(line), min(i for i in map(line.find, "[(") if i >= 0)
-    items = [f"{item.rstrip(',')}," for item in line[opening + 1 : -2].split(", ")]
-    return [line[: opening + 1], *filled(items, indent + "    "), indent + line[-2:]]
+    inner, items = f"{indent}    ", [f"{item}," for item in _items(line[opening + 1 : -2])]
+    if items[0].startswith(("[", "(")):
+        lines = [part for item in items for part in broken(inner + item)]
+    else:
+        lines = filled(items, inner)
+    return [line[: opening + 1], *lines, indent + line[-2:]]
+
+
+def _items(text: str) -> list[str]:
+    """What stands between the commas that are in no brackets of their own."""
+    items, depth = [""], 0
+    for part in text.split(","):
+        items[-1] += part if not depth else f",{part}"
+        depth += sum(map(part.count, "[(")) - sum(map(part.count, "])"))
+        if not depth:
+            items.append("")
+    return [item.strip() for item in items if item.strip()]

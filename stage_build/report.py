@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from schemas.errors import ConversionError, UsageError, VerificationFailed
+from schemas.errors import ConversionError, UsageError, VerificationFailed, listed
 from schemas.interchange import Interchange
 
 PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "h5py")
@@ -38,6 +38,7 @@ def make_report(
                 "blobs": shown["blobs"],
             }
     main = results.get("class", {})
+    picked = sorted({key for result in results.values() for key in result.get("picked", [])})
     return {
         **verdict(content, results),
         "net": content.net.name,
@@ -48,10 +49,15 @@ def make_report(
         "user_reference": main.get("user"),
         "skipped": main.get("skipped", {}),
         "rounding": main.get("rounding", {}),
+        "picked": picked,
         "reference": content.reference.recorder if content.reference else "user",
         "dynamic_batch": content.net.dynamic_batch,
         "sources": [vars(source) for source in content.sources],
-        "notes": [*content.notes, *_about_rounding(main.get("rounding", {}), tolerance)],
+        "notes": [
+            *content.notes,
+            *_about_rounding(main.get("rounding", {}), tolerance),
+            *_about_picks(picked),
+        ],
         "versions": versions(),
     }
 
@@ -65,6 +71,17 @@ def _about_rounding(rounding: dict[str, float], tolerance: float) -> list[str]:
         f"float32 rounding grows in this net: {len(rounding)} blobs differ by more than "
         f"{tolerance:g}, by at most {rounding[blob]:.1e} ({blob!r}); alone, fed the reference's "
         "own bottoms, every layer is within 1e-05"
+    ]
+
+
+def _about_picks(picked: list[str]) -> list[str]:
+    """The note that tells of places and lists that rounding decided."""
+    if not picked:
+        return []
+    return [
+        "numbers that are equal but for rounding decide what is picked, which is not as in the "
+        f"reference, in {listed([*map(repr, picked)])}; fed the reference's own bottoms, every "
+        "layer picks alike"
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from schemas.errors import MalformedModel, VerificationFailed
+from schemas.errors import MalformedModel, VerificationFailed, listed
 from schemas.graph import Net
 from stage_build import layout
 
@@ -111,6 +111,19 @@ def undefined_blobs(
     return found
 
 
+def picked(net: Net) -> set[str]:
+    """Keys of the values that comparisons of numbers decide, and of all that is computed from them.
+
+    Places and lists (a greatest value's index, the boxes that are kept) may turn out otherwise
+    where two numbers are equal but for rounding.
+    """
+    found = {key for key, blob in net.blobs.items() if blob.index or blob.varying is not None}
+    for layer in net.layers:
+        if not found.isdisjoint(layer.bottoms):
+            found.update(layer.tops)
+    return found
+
+
 def unreached(net: Net) -> set[str]:
     """Keys of the values that no output is computed from, which a Keras model therefore lacks."""
     needed = {*net.inputs, *net.outputs}
@@ -141,24 +154,24 @@ class Outcome:
         """The first blob, in the net's order, that did not pass."""
         return next((blob for blob in self.compared if not blob.passed), None)
 
-    def rounded(self, alone: float) -> Outcome:
-        """The same with every failure accepted as rounding that grew.
+    def rounded(self, alone: float, picks: Collection[str] = ()) -> Outcome:
+        """The same with every failure accepted as rounding.
 
         Args:
             alone: the largest relative error of a layer that was fed the reference's own bottoms.
+            picks: see `picked`.
         """
-        reason = f"rounding that grew: alone, each layer is within {alone:.1e}"
-        return Outcome(
-            tuple(
-                blob if blob.passed else replace(blob, passed=True, reason=reason)
-                for blob in self.compared
-            )
-        )
 
-    @property
-    def may_be_rounding(self) -> bool:
-        """Whether every failure is a small difference in numbers."""
-        failed = [blob for blob in self.compared if not blob.passed]
+        def accepted(blob: Compared) -> Compared:
+            said = "picked among near ties" if blob.name in picks else "rounding that grew"
+            reason = f"{said}: alone, each layer is within {alone:.1e}"
+            return blob if blob.passed else replace(blob, passed=True, reason=reason)
+
+        return Outcome(tuple(map(accepted, self.compared)))
+
+    def may_be_rounding(self, picks: Collection[str] = ()) -> bool:
+        """Whether every failure is a small difference in numbers, or in what was picked by them."""
+        failed = [blob for blob in self.compared if not blob.passed and blob.name not in picks]
         return all(not blob.reason and blob.relative <= ROUNDING_LIMIT for blob in failed)
 
     def document(self) -> dict[str, Any]:
@@ -188,6 +201,28 @@ def allowances(net: Net, rounding: Mapping[str, float] | None) -> dict[str, floa
     return {key: ROUNDING_MARGIN * error for key, error in seen.items()}
 
 
+class Judge:
+    """Compares blobs of one net: by `compare`, with the limits that `check` is given."""
+
+    def __init__(
+        self,
+        net: Net,
+        tolerance: float,
+        undefined: Collection[str] = (),
+        rounding: Mapping[str, float] | None = None,
+    ) -> None:
+        self._net = net
+        self._tolerance = tolerance
+        self._undefined = undefined
+        self._allowed = allowances(net, rounding)
+
+    def __call__(self, key: str, got: np.ndarray, want: np.ndarray) -> Compared:
+        """One blob, both values in Caffe's order."""
+        limit = max(self._tolerance, self._allowed.get(key, 0.0))
+        index = self._net.blobs[key].index
+        return compare(key, got, want, limit, index, key in self._undefined)
+
+
 def check(
     net: Net,
     run: Run,
@@ -199,6 +234,8 @@ def check(
 ) -> Outcome:
     """Runs a model on the reference's inputs and compares every blob in `want`.
 
+    A blob without rows, in both, shows nothing and is left out of the outcome.
+
     Args:
         run: (inputs by key, keys wanted) -> values by key, in TensorFlow's layout.
         inputs: by key, in Caffe's order.
@@ -207,17 +244,26 @@ def check(
         rounding: key -> the relative error that rounding is known to grow to there.
 
     Raises:
-        VerificationFailed: `want` is empty.
+        VerificationFailed: `want` is empty, or nothing in it has rows.
     """
     if not want:
         raise VerificationFailed("the reference has no blob that the model has: nothing is proven")
     got = run({key: layout.to_tensor(value) for key, value in inputs.items()}, list(want))
-    compared, allowed = [], allowances(net, rounding)
-    for key in ordered(net, want):
-        value, index = layout.to_blob(got.pop(key)), net.blobs[key].index
-        limit = max(tolerance, allowed.get(key, 0.0))
-        compared.append(compare(key, value, want[key], limit, index, key in undefined))
-    return Outcome(tuple(compared))
+    judge = Judge(net, tolerance, undefined, rounding)
+    compared = [judge(key, layout.to_blob(got.pop(key)), want[key]) for key in ordered(net, want)]
+    shown = tuple(blob for blob in compared if not blob.passed or 0 not in blob.shape)
+    if not shown:
+        raise VerificationFailed(
+            f"the reference has no rows in {listed([*map(repr, want)])}: nothing is proven",
+            hint="extract with --no-reference, and build with --reference, activations of your own",
+        )
+    return Outcome(shown)
+
+
+def without_rows(want: Mapping[str, np.ndarray], outcome: Outcome) -> dict[str, str]:
+    """The blobs of `want` that `check` left out of its outcome, with the reason."""
+    shown = {blob.name for blob in outcome.compared}
+    return {key: "it has no rows in the reference" for key in want if key not in shown}
 
 
 def ordered(net: Net, keys: Iterable[str]) -> list[str]:
@@ -264,9 +310,12 @@ def users_reference(
         name = net.blobs[key].name
         if name not in given:
             raise MalformedModel(f"the reference has no input {name!r}", "--reference")
-        expected, found = net.blobs[key].shape, given[name].shape
-        fixed = expected[1:] if net.dynamic_batch else expected
-        if (found[1:] if net.dynamic_batch else found) != fixed or len(found) != len(expected):
+        expected, found, free = net.blobs[key].shape, given[name].shape, net.free_axes(key)
+        if len(found) != len(expected) or any(
+            a != b
+            for axis, (a, b) in enumerate(zip(found, expected, strict=True))
+            if axis not in free
+        ):
             raise MalformedModel(
                 f"input {name!r} has shape {list(found)}, the net takes {list(expected)}",
                 "--reference",

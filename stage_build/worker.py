@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from schemas.errors import UsageError
 from schemas.events import Events
 from stage_build.build import ARTEFACTS, Helpers, Job, build, verify
+from stage_build.lowering.registry import plugged_in
 from stage_build.verify import NET_TOLERANCE
 
 FORMATS = tuple(ARTEFACTS)
@@ -65,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tolerance", type=float, default=NET_TOLERANCE, help="relative, per blob")
     parser.add_argument("--reference", help="activations recorded elsewhere (npz)")
     parser.add_argument("--force", action="store_true", help="replace an earlier result")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="DIR", help="layers of the user's own"
+    )
     parser.add_argument("--adopt", action="store_true", help="move net.h5 into the result")
     parser.add_argument("--logs", help="a folder of logs to keep with the result")
     parser.add_argument("--extract-report", help="stage 1's result, a JSON file")
@@ -110,7 +114,8 @@ def _result(options: argparse.Namespace, helpers: Helpers, events: Events) -> di
         if options.extract_report
         else None,
     )
-    return build(job, helpers, events)
+    with plugged_in(options.plugin):
+        return build(job, helpers, events)
 
 
 def _formats(text: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Sequence
 from schemas import interchange
 from schemas.errors import MalformedModel, UnsupportedModel, cannot_use
 from schemas.events import Events
+from schemas.graph import Net
 from schemas.layers import registry
 from stage_extract import network, prototxt, upgrade, weights
 
@@ -63,7 +64,7 @@ def _hdf5(path: Path) -> Dict[str, Any]:
         "net": net.name,
         "inputs": ", ".join(f"{k} {_shape(net.blobs[k].shape)}" for k in net.inputs),
         "outputs": ", ".join(net.outputs),
-        "batch": "any size" if net.dynamic_batch else "fixed",
+        "batch": _batch(net),
         "sources": ", ".join(f"{s.name} (sha256 {s.sha256[:12]})" for s in content.sources),
         "reference": content.reference.recorder if content.reference else "none",
     }
@@ -122,6 +123,13 @@ def _weights(path: Path, kind: str) -> Dict[str, Any]:
         "columns": ["layer", "type", "blobs"],
         "rows": rows,
     }
+
+
+def _batch(net: Net) -> str:
+    if not net.dynamic_batch:
+        return "fixed"
+    sequences = any(net.blobs[key].sequence for key in net.inputs)
+    return "any size, sequences of any length" if sequences else "any size"
 
 
 def _shape(shape: Sequence[int]) -> str:

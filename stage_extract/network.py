@@ -7,11 +7,25 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Sequence, Set, Tuple
+from typing import (
+    Any,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from schemas.errors import MalformedModel, UnsupportedModel, UsageError
 from schemas.graph import Blob, Layer, Net, Shape
 from schemas.layers import registry
+from stage_extract.alignment import agrees, aligned
+from stage_extract.dialects import Stored
 from stage_extract.prototxt import Message
 from stage_extract.selection import Options, Selection, is_source, select, with_state
 
@@ -35,8 +49,11 @@ class Built:
     notes: Tuple[str, ...]
 
 
-def build(message: Message, options: Options) -> Built:
+def build(message: Message, options: Options, stored: Stored = dict) -> Built:
     """The net that Caffe would run for this NetParameter.
+
+    Args:
+        stored: see `settle`.
 
     Raises:
         UnsupportedModel: all layers and fields that cannot be converted, at once.
@@ -45,7 +62,7 @@ def build(message: Message, options: Options) -> Built:
     """
     with _located(message.source):
         notes: List[str] = []
-        selected = select(message, options, notes)
+        selected = select(message, options, stored, notes)
         inputs = {top for layer in selected.layers if is_source(layer) for top in layer.tops}
         for name in options.input_shapes:
             if name not in inputs:
@@ -185,8 +202,8 @@ class _Builder:
             self._bind(top, key, key)
             self._unread.add(top)
             self._inputs.append(key)
-        dims = [{"dim": list(shape)} for shape in shapes]
-        registry.infer(replace(layer, type="Input", fields={"input_param": {"shape": dims}}), [])
+        fields = {"input_param": {"shape": [{"dim": list(shape)} for shape in shapes]}}
+        registry.infer(replace(layer, type="Input", dialect="", fields=fields), [])
         if layer.fields.get("transform_param"):
             self._preprocessing[self._current(layer.tops[0])] = layer.fields["transform_param"]
 
@@ -194,15 +211,22 @@ class _Builder:
         if len(set(layer.tops)) < len(layer.tops):
             raise MalformedModel("a top is listed twice", str(layer), "give each its own name")
         bottoms = tuple(self._read(bottom) for bottom in layer.bottoms)
+        undecided = self._selected.undecided.get(layer.name)
+        if undecided and not agrees(bottoms, self._layers, self._blobs):
+            raise UnsupportedModel(undecided, str(layer))
+        layer = aligned(layer, bottoms, self._layers, self._blobs, self._notes)
         shapes = [self._blobs[key].shape for key in bottoms]
         made, weights, tops = registry.infer(layer, shapes)
-        batches = made.batch_axes(shapes, [self._blobs[key].batch for key in bottoms], tops)
+        batches = made.batch_axes(*self._batched(bottoms), tops)
+        with registry.located(layer):
+            varying = made.varying(shapes, [self._blobs[key].varying for key in bottoms], tops)
         shares_memory = made.shares_memory(len(bottoms), len(tops))
         self._unread.difference_update(layer.bottoms)
         self._unread.update(layer.tops)
         keys = []
-        for i, (top, shape, batch) in enumerate(zip(layer.tops, tops, batches)):
-            blob = Blob("", "", shape, batch, i in made.index_tops)
+        for i, (top, shape, batch, varies) in enumerate(zip(layer.tops, tops, batches, varying)):
+            rows = batch if varies is None else None
+            blob = Blob("", "", shape, rows, i in made.index_tops, varies)
             key = self._define(top, layer.name, blob)
             keys.append(key)
             if layer.bottoms[i : i + 1] == (top,):
@@ -219,6 +243,16 @@ class _Builder:
                 layer, bottoms=bottoms, tops=tuple(keys), weights=self._own_weights(layer, weights)
             )
         )
+
+    def _batched(self, bottoms: Sequence[str]) -> Tuple[List[Shape], List[Optional[int]]]:
+        """The shapes and batch axes that those of a layer's tops follow from: its bottoms', or,
+        where it has none, those of the net's first input."""
+        if bottoms:
+            blobs = [self._blobs[key] for key in bottoms]
+            return [blob.shape for blob in blobs], [blob.batch for blob in blobs]
+        sources = (layer for layer in self._selected.layers if is_source(layer))
+        shape = self._selected.input_shapes.get(next(sources).tops[0]) or ()
+        return [shape], [0 if shape else None]
 
     def _own_weights(self, layer: Layer, shapes: Sequence[Shape]) -> Tuple[str, ...]:
         """Keys of the layer's parameters; a named one belongs to the first layer that names it."""
@@ -242,10 +276,52 @@ class _Builder:
         return tuple(keys)
 
     def _settle_batch(self) -> None:
-        """Forgets every batch axis where inputs of different first sizes share no batch."""
-        sizes = {self._blobs[key].shape[:1] for key in self._inputs}
+        """Forgets every batch axis where inputs whose batches differ in size share none."""
+        self._settle_time_major()
+        inputs = [self._blobs[key] for key in self._inputs]
+        sizes = {None if blob.batch is None else blob.shape[blob.batch] for blob in inputs}
         if len(sizes) > 1:
-            self._blobs = {key: replace(blob, batch=None) for key, blob in self._blobs.items()}
+            self._blobs = {
+                key: replace(blob, batch=None, sequence=False) for key, blob in self._blobs.items()
+            }
+
+    def _settle_time_major(self) -> None:
+        """Where recurrent layers are, works the batch axes out again, from their inputs' order."""
+        order = self._time_major()
+        for key in order.keys() & set(self._inputs):
+            self._blobs[key] = replace(self._blobs[key], batch=1, sequence=order[key])
+        for layer in self._layers if order else ():
+            bottoms = [self._blobs[key] for key in layer.bottoms or self._inputs[:1]]
+            tops = [self._blobs[key] for key in layer.tops]
+            axes = _batch_axes(layer, bottoms, [blob.batch for blob in bottoms], tops)
+            lengths = {blob.shape[:1] for blob in bottoms if blob.sequence}
+            for blob, axis in zip(tops, axes):
+                # Out of the time-major order, sizes would depend on the length.
+                mixed = blob.varying is not None or (lengths and axis != 1)
+                self._blobs[blob.key] = replace(
+                    blob,
+                    batch=None if mixed else axis,
+                    sequence=not mixed and blob.shape[:1] in lengths,
+                )
+
+    def _time_major(self) -> Dict[str, bool]:
+        """What recurrent layers read, at any distance, with time on axis 0 and the batch on axis 1:
+        key -> whether any length will do."""
+        order: Dict[str, bool] = {}
+        for layer in reversed(self._layers):
+            read = registry.meaning(layer).time_major(len(layer.bottoms))
+            found = {layer.bottoms[i]: free for i, free in read.items()}
+            wanted = [i for i, key in enumerate(layer.tops) if key in order]
+            if not found and wanted:
+                bottoms = [self._blobs[key] for key in layer.bottoms]
+                tried = [1 if len(blob.shape) > 1 else None for blob in bottoms]
+                axes = _batch_axes(layer, bottoms, tried, [self._blobs[key] for key in layer.tops])
+                if all(axes[i] == 1 for i in wanted):
+                    free = all(order[layer.tops[i]] for i in wanted)
+                    found = dict.fromkeys(layer.bottoms, free)
+            for key, free in found.items():
+                order[key] = free and order.get(key, True)
+        return order
 
     def _finish(self, name: str, outputs: Set[str]) -> Built:
         """Gives last values their plain names."""
@@ -283,11 +359,19 @@ class _Builder:
         return Built(net, self._weight_shapes, preprocessing, tuple(self._notes))
 
 
+def _batch_axes(
+    layer: Layer, bottoms: Sequence[Blob], axes: Sequence[Optional[int]], tops: Sequence[Blob]
+) -> List[Optional[int]]:
+    return registry.meaning(layer).batch_axes(
+        [blob.shape for blob in bottoms], axes, [blob.shape for blob in tops]
+    )
+
+
 def _why_fixed(net: Net) -> str:
     fixed = "the batch size is fixed as in the prototxt: "
     for layer in net.layers:
-        if all(net.blobs[key].batch == 0 for key in layer.bottoms) and any(
-            net.blobs[key].batch != 0 for key in layer.tops
+        if all(net.blobs[key].batch is not None for key in layer.bottoms) and any(
+            net.blobs[key].batch is None for key in layer.tops
         ):
             return f"{fixed}{layer} mixes or renumbers samples"
     return f"{fixed}the inputs have different first axes"

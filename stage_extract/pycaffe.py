@@ -107,9 +107,8 @@ class Session:
         """
         net = self._built.net
         for key, value in inputs.items():
+            # Each layer reshapes its tops as it runs, and one that is dropped may not like to.
             self._caffe.blobs[net.blobs[key].name].reshape(*value.shape)
-        self._caffe.reshape()
-        for key, value in inputs.items():
             self._caffe.blobs[net.blobs[key].name].data[...] = value
         values: Dict[str, np.ndarray] = dict(inputs)
         done = -1
@@ -120,14 +119,21 @@ class Session:
                 self._run_splits(done + 1, place)
                 done = place
                 self._caffe._forward(done, done)
-                for key in layer.tops:
-                    values[key] = np.array(self._caffe.blobs[net.blobs[key].name].data, np.float32)
+                for i, key in enumerate(layer.tops):
+                    top = self._top(place, i, net.blobs[key].name)
+                    values[key] = np.array(top.data, np.float32)
             else:  # a view of shared memory that only our graph spells out
                 tops = registry.meaning(layer).forward(
                     [values[key] for key in layer.bottoms], [], len(layer.tops)
                 )
                 values.update(zip(layer.tops, tops))
         return values
+
+    def _top(self, layer: int, index: int, name: str) -> Any:
+        """A top of Caffe's layer; what a loss does not name has a number alone there."""
+        if name in self._caffe.blobs:
+            return self._caffe.blobs[name]
+        return self._caffe._blobs[self._caffe._top_ids(layer)[index]]
 
     def _run_splits(self, start: int, end: int) -> None:
         for i in range(start, end):

@@ -24,26 +24,88 @@ Run = Callable[[Mapping[str, np.ndarray]], Dict[str, np.ndarray]]
 
 
 def reference_shapes(net: Net) -> Dict[str, Shape]:
-    """Input key -> shape to record at: one sample of a dynamic batch, else the prototxt's shape."""
+    """Input key -> shape to record at: one sample of a dynamic batch, else the prototxt's shape.
+
+    What is time-major keeps its length. Beside a constant with a batch, which Caffe itself makes as
+    large as the prototxt says, the inputs keep their batch too.
+    """
+    shapes = _recorded_shapes(net)
+    return {key: shapes[key] for key in net.inputs}
+
+
+def _recorded_shapes(net: Net) -> Dict[str, Shape]:
+    constants = [key for layer in net.layers if not layer.bottoms for key in layer.tops]
+    if not net.dynamic_batch or constants:
+        return {key: blob.shape for key, blob in net.blobs.items()}
     return {
-        key: (1,) + net.blobs[key].shape[1:] if net.dynamic_batch else net.blobs[key].shape
-        for key in net.inputs
+        key: tuple(1 if axis == blob.batch else size for axis, size in enumerate(blob.shape))
+        for key, blob in net.blobs.items()
     }
 
 
+def sample(net: Net, key: str, value: np.ndarray) -> np.ndarray:
+    """The first sample of a blob's value, which keeps its axes; all of it where samples mix."""
+    return value[net.blobs[key].sample()]
+
+
 def seeded_inputs(net: Net, seed: int, scale: Optional[float] = None) -> Dict[str, np.ndarray]:
-    """Normal random inputs, float32, in Caffe's axis order.
+    """Normal random inputs, float32, in Caffe's axis order; whole ones where rows are numbered.
+
+    What a layer has an example for (`Meaning.examples`) is that example, at any seed and scale.
 
     Args:
         scale: the standard deviation; None takes 50 for images and 1 for the rest.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
+    below, examples = _numbers(net), _examples(net)
     inputs = {}
     for key, shape in reference_shapes(net).items():
+        if key in examples:
+            inputs[key] = examples[key]
+            continue
+        if key in below:
+            inputs[key] = generator.integers(below[key], size=shape).astype(np.float32)
+            continue
         image = len(shape) == 4 and shape[1] in (1, 3) and min(shape[2:]) >= _IMAGE_SIDE
         factor = scale if scale is not None else (_IMAGE_SCALE if image else 1.0)
         inputs[key] = generator.standard_normal(shape, np.float32) * np.float32(factor)
     return inputs
+
+
+def _numbers(net: Net) -> Dict[str, int]:
+    """The blobs whose values number rows or classes -> below what they must be."""
+    found: Dict[str, int] = {}
+    for layer in reversed(net.layers):
+        made = registry.meaning(layer)
+        below = made.numbers([net.blobs[key].shape for key in layer.bottoms])
+        moved = [found[key] for key in layer.tops if made.copies and key in found]
+        for place, key in enumerate(layer.bottoms):
+            limits = moved + [below[place]] if place in below else moved
+            if limits:
+                found[key] = min([*limits, found.get(key, limits[0])])
+    return found
+
+
+def _examples(net: Net) -> Dict[str, np.ndarray]:
+    """Input key -> what it should hold for the first layer that has an example for it.
+
+    The layer reads the input itself or a view of it, with the same values in another shape.
+    """
+    shapes = _recorded_shapes(net)
+    viewed = {key: key for key in net.inputs}
+    found: Dict[str, np.ndarray] = {}
+    for layer in net.layers:
+        if viewed.keys().isdisjoint(layer.bottoms):
+            continue
+        made = registry.meaning(layer)
+        for place, values in made.examples([shapes[key] for key in layer.bottoms]).items():
+            key = viewed.get(layer.bottoms[place])
+            if key is not None:
+                found.setdefault(key, values.reshape(shapes[key]))
+        first = viewed.get(layer.bottoms[0])
+        if first is not None and made.shares_memory(len(layer.bottoms), len(layer.tops)):
+            viewed.update(dict.fromkeys(layer.tops, first))
+    return found
 
 
 def forward(
@@ -66,14 +128,34 @@ def forward(
             tops = meaning.forward(
                 bottoms, [weights[key] for key in layer.weights], len(layer.tops)
             )
+        if not layer.bottoms:
+            tops = [_as_many(net, key, top, inputs) for key, top in zip(layer.tops, tops)]
+            expected = [top.shape for top in tops]
         for key, top, shape in zip(layer.tops, tops, expected):
-            if top.shape != tuple(shape):
+            if not _fits(top.shape, shape, net.blobs[key].varying):
                 raise MalformedModel(
                     f"top {key!r} has shape {list(top.shape)}, expected {list(shape)}", str(layer)
                 )
             values[key] = top
         progress(done + 1, len(net.layers))
     return values
+
+
+def _as_many(
+    net: Net, key: str, constant: np.ndarray, inputs: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """A constant that is the same for all samples, for as many as there are."""
+    for axis in net.free_axes(key):
+        count = inputs[net.inputs[0]].shape[axis]
+        constant = np.repeat(constant.take([0], axis), count, axis)
+    return constant
+
+
+def _fits(found: Shape, expected: Shape, varying: Optional[int]) -> bool:
+    """Whether the shapes are equal, but for the axis whose size only the data tell."""
+    return len(found) == len(expected) and all(
+        axis == varying or sizes[0] == sizes[1] for axis, sizes in enumerate(zip(found, expected))
+    )
 
 
 def record(
@@ -102,8 +184,7 @@ def record(
 
 def _require_memory(net: Net) -> None:
     needed = 0
-    for blob in net.blobs.values():
-        shape = blob.shape[1:] if net.dynamic_batch else blob.shape
+    for shape in _recorded_shapes(net).values():
         needed += math.prod(shape) * np.dtype(np.float32).itemsize
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:
@@ -111,6 +192,11 @@ def _require_memory(net: Net) -> None:
             f"the blobs of the reference need {needed:,} bytes, this machine has {memory:,}",
             hint="--no-reference does without, --input-shape makes the input smaller",
         )
+
+
+def without_rows(blobs: Mapping[str, np.ndarray]) -> List[str]:
+    """Keys of the blobs whose data-dependent axis came out empty: there is nothing to compare."""
+    return [key for key, value in blobs.items() if value.size == 0]
 
 
 def non_finite(blobs: Mapping[str, np.ndarray]) -> List[str]:

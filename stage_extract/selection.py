@@ -11,6 +11,8 @@ from schemas.graph import Layer, Shape
 from schemas.layers import registry
 from schemas.layers.inputs import Source
 from schemas.layers.registry import Meaning
+from stage_extract.alignment import decides
+from stage_extract.dialects import Stored, settle
 from stage_extract.prototxt import Message, Unknown
 
 # Fields of LayerParameter that the graph states in another way.
@@ -25,6 +27,8 @@ class Options:
         phase, level, stages: the NetState that include/exclude rules are judged by.
         input_shapes: blob name -> shape, in place of what the prototxt says.
         outputs: blob names to cut the net at; empty keeps Caffe's own outputs.
+        dialects: the forks whose meaning a layer is to have where its type has several.
+        keep_losses: losses and scores stay, computed from labels that are inputs.
     """
 
     phase: str = "TEST"
@@ -32,6 +36,8 @@ class Options:
     stages: Tuple[str, ...] = ()
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     outputs: Tuple[str, ...] = ()
+    dialects: Tuple[str, ...] = ()
+    keep_losses: bool = False
 
 
 class Selection(NamedTuple):
@@ -40,17 +46,20 @@ class Selection(NamedTuple):
     Attributes:
         layers: what is left; the sources keep only the tops that are needed.
         input_shapes: top of a source -> its shape, None where nobody tells it.
+        undecided: layer name -> what the user must choose, unless the shapes show that it is one.
     """
 
     layers: List[Layer]
     input_shapes: Dict[str, Optional[Shape]]
+    undecided: Mapping[str, str]
 
 
-def select(net: Message, options: Options, notes: List[str]) -> Selection:
+def select(net: Message, options: Options, stored: Stored, notes: List[str]) -> Selection:
     """The layers that the converted net is made of.
 
     Args:
         net: an upgraded NetParameter.
+        stored: asked for the shapes of the stored blobs, where they tell a layer's dialect.
         notes: takes what the user should be told.
 
     Raises:
@@ -68,21 +77,35 @@ def select(net: Message, options: Options, notes: List[str]) -> Selection:
         raise MalformedModel("the net has no layers", hint="check --phase, --stage and --level")
     inputs = _shapeless_inputs(net)
     layers = _unique_names(inputs + [_layer(message) for message in messages], notes)
+    layers, ambiguous = settle(layers, options.dialects, stored, notes)
+    layers = _constants(layers)
+    if options.keep_losses:
+        layers = _named_losses(layers, notes)
     whole = {layer.name: layer for layer in layers}
     written = dict(zip((layer.name for layer in layers[len(inputs) :]), messages))
     if options.outputs:
         layers = _cut(layers, options.outputs)
         others += [written[name] for name in written.keys() - {layer.name for layer in layers}]
-    beside = {unknown.path for message in others for unknown in message.unknown}
-    _refuse_unsupported(layers, [each for each in net.unknown if each.path not in beside])
-    layers = _drop_losses(layers, options.outputs, notes)
+    # What a layer that is not computed has of its own says nothing about the net.
+    aside = others + [
+        written[layer.name]
+        for layer in layers
+        if layer.name in written and not _is_computed(layer, options)
+    ]
+    beside = {unknown.path for message in aside for unknown in message.unknown}
+    unknown = [each for each in net.unknown if each.path not in beside]
+    undecided = {la.name: ambiguous.pop(la.name, "") for la in layers if decides(la)}
+    _refuse_unsupported(layers, unknown, ambiguous)
+    if not options.keep_losses:
+        layers = _drop_losses(layers, options.outputs, notes)
     layers = _drop_sinks(layers, options.outputs, notes)
     if all(is_source(layer) for layer in layers):
         raise UnsupportedModel(
-            "nothing is left of the net without its losses and scores, which are not converted"
+            "nothing is left of the net without its losses and scores, which are not converted",
+            hint="" if options.keep_losses else "--keep-losses keeps them",
         )
     _check_bottoms(layers, [_layer(message) for message in others], options.phase)
-    return Selection(layers, _input_shapes(layers, whole, options.input_shapes))
+    return Selection(layers, _input_shapes(layers, whole, options.input_shapes), undecided)
 
 
 def with_state(net: Message, options: Options) -> Options:
@@ -101,6 +124,10 @@ def role(layer: Layer) -> str:
     """What the layer is there for (see Meaning); ``compute`` where the type is unknown."""
     found = registry.find(layer.type, layer.dialect)
     return found.role if found else "compute"
+
+
+def _is_computed(layer: Layer, options: Options) -> bool:
+    return role(layer) == "compute" or (role(layer) == "loss" and options.keep_losses)
 
 
 def is_source(layer: Layer) -> bool:
@@ -161,6 +188,20 @@ def _unique_names(layers: Iterable[Layer], notes: List[str]) -> List[Layer]:
         counts[name] = 1
         unique.append(replace(layer, name=name))
     return unique
+
+
+def _constants(layers: List[Layer]) -> List[Layer]:
+    """DummyData of constant fillers beside another source is a constant, not an input."""
+
+    def constant(layer: Layer) -> bool:
+        fillers = layer.fields.get("dummy_data_param", {}).get("data_filler", [])
+        return layer.type == "DummyData" and all(
+            filler.get("type", "constant") == "constant" for filler in fillers
+        )
+
+    if not any(is_source(layer) and not constant(layer) for layer in layers):
+        return layers
+    return [replace(layer, dialect="constant") if constant(layer) else layer for layer in layers]
 
 
 def _shapeless_inputs(net: Message) -> List[Layer]:
@@ -233,16 +274,20 @@ def _shares_memory(layer: Layer) -> bool:
         return False
 
 
-def _refuse_unsupported(layers: Sequence[Layer], unknown: Sequence[Unknown]) -> None:
+def _refuse_unsupported(
+    layers: Sequence[Layer], unknown: Sequence[Unknown], ambiguous: Mapping[str, str]
+) -> None:
     """Raises one UnsupportedModel that lists everything that cannot be converted, by reason."""
     places: Dict[str, List[str]] = {}
     for written in unknown:
         places.setdefault("unknown field", []).append(f"{written.path} (line {written.line})")
     for layer in layers:
+        place = f"{layer.name!r} (line {layer.line})"
         try:
+            if layer.name in ambiguous:
+                raise UnsupportedModel(ambiguous[layer.name])
             registry.meaning(layer)
         except UnsupportedModel as error:
-            place = f"{layer.name!r} (line {layer.line})"
             places.setdefault(error.message, []).append(place)
     if places:
         reasons = (f"{reason}: {', '.join(where)}" for reason, where in places.items())
@@ -258,6 +303,23 @@ def _unread(layers: Iterable[Layer]) -> Set[str]:
         unread.difference_update(layer.bottoms)
         unread.update(layer.tops)
     return unread
+
+
+def _named_losses(layers: Sequence[Layer], notes: List[str]) -> List[Layer]:
+    """Gives a loss that names no top one of its own name; Caffe gives it one that is no output."""
+    taken = {top for layer in layers for top in layer.tops}
+    named: List[Layer] = []
+    for layer in layers:
+        tops = layer.tops
+        if role(layer) == "loss" and not tops:
+            top = layer.name
+            while top in taken:
+                top += "'"
+            taken.add(top)
+            tops = (top,)
+            notes.append(f"{layer}: it names no top, called {top!r} here")
+        named.append(replace(layer, tops=tops))
+    return named
 
 
 def _drop_losses(layers: List[Layer], outputs: Sequence[str], notes: List[str]) -> List[Layer]:
@@ -277,7 +339,8 @@ def _drop_losses(layers: List[Layer], outputs: Sequence[str], notes: List[str]) 
     for name in outputs:
         if name in tops:
             raise UsageError(
-                f"--outputs: blob {name!r} comes from a loss or score, which is not converted"
+                f"--outputs: blob {name!r} comes from a loss or score, which is not converted",
+                hint="--keep-losses keeps it",
             )
     labels = _labels([layer for layer in dropped if role(layer) == "loss"], kept)
     return _ancestors(kept, _unread(kept) - labels | set(outputs))
@@ -304,13 +367,19 @@ def _labels(losses: Iterable[Layer], layers: Iterable[Layer]) -> Set[str]:
 
 
 def _drop_sinks(layers: List[Layer], outputs: Sequence[str], notes: List[str]) -> List[Layer]:
+    """Drops what has no tops, with the branches that are only silenced or only label what is
+    written to a file."""
     sinks = [layer for layer in layers if role(layer) == "sink"]
     if not sinks:
         return layers
-    notes.append("dropped (nothing reads on): " + ", ".join(str(layer) for layer in sinks))
     kept = [layer for layer in layers if role(layer) != "sink"]
-    silenced = {bottom for layer in sinks for bottom in layer.bottoms}
-    return _ancestors(kept, _unread(kept) - silenced | set(outputs))
+    writers = [layer for layer in sinks if registry.meaning(layer).labels]
+    silent = [layer for layer in sinks if layer not in writers]
+    for why, dropped in (("nothing reads on", silent), ("it writes a file", writers)):
+        if dropped:
+            notes.append(f"dropped ({why}): " + ", ".join(str(layer) for layer in dropped))
+    gone = {bottom for layer in silent for bottom in layer.bottoms} | _labels(writers, kept)
+    return _ancestors(kept, _unread(kept) - gone | set(outputs))
 
 
 def _check_bottoms(layers: Iterable[Layer], others: Sequence[Layer], phase: str) -> None:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Dict, Iterable, List, Mapping, Sequence, Tuple, Union
 
-from schemas.errors import MalformedModel
+from schemas.errors import MalformedModel, listed
 from schemas.graph import Shape
 from stage_extract import caffemodel, hdf5_weights
 from stage_extract.stored import MappedFile, StoredBlob, StoredLayer, StoredModel
@@ -73,9 +73,9 @@ def match(
     ]
     if problems:
         raise MalformedModel(
-            f"the weights do not fit the net: {_listed(problems, '; ')}",
+            f"the weights do not fit the net: {listed(problems, SHOWN, '; ')}",
             where,
-            f"layers in the file that the net lacks: {_listed([*map(repr, unused)], ', ')}"
+            f"layers in the file that the net lacks: {listed([*map(repr, unused)], SHOWN)}"
             if unused
             else "are prototxt and weights of one model?",
         )
@@ -97,8 +97,3 @@ def _fits(blob: StoredBlob, shape: Shape) -> bool:
     if blob.legacy:
         return len(shape) <= len(blob.shape) and (1,) * (4 - len(shape)) + shape == blob.shape
     return shape == blob.shape
-
-
-def _listed(items: Sequence[str], separator: str) -> str:
-    more = [f"and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
-    return separator.join([*items[:SHOWN], *more])

@@ -15,7 +15,8 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from schemas.errors import EnvironmentProblem, UnsupportedModel, UsageError, cannot_use
+from schemas import plugins
+from schemas.errors import EnvironmentProblem, UnsupportedModel, UsageError, cannot_use, listed
 from schemas.events import Events, peak_bytes
 from schemas.graph import Net, Shape
 from schemas.interchange import Interchange, Reference, Source, weight_bytes, write
@@ -42,7 +43,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         else:
             if options.net is None or options.out is None:
                 raise UsageError("a prototxt and -o net.h5 are needed", hint="see --help")
-            events.result(**extract(options, events))
+            with plugins.meanings(options.plugin):
+                events.result(**extract(options, events))
     except BaseException as error:  # every failure becomes one event and one exit code
         return events.error(error)
     return 0
@@ -71,6 +73,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--outputs", default="", metavar="BLOB,...", help="cut the net at these blobs"
+    )
+    parser.add_argument(
+        "--dialect",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="the fork whose meaning a layer has, where nothing else tells it",
+    )
+    parser.add_argument(
+        "--keep-losses", action="store_true", help="keep losses and scores; labels become inputs"
+    )
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="DIR", help="layers of the user's own"
     )
     parser.add_argument("--reader", choices=("auto", "protobuf", "pycaffe"), default="auto")
     parser.add_argument("--seed", type=_seed, default=reference.SEED, help="of the random input")
@@ -191,9 +206,11 @@ def read(options: argparse.Namespace, notes: List[str], events: Events) -> Readi
             stages=tuple(options.stage),
             input_shapes=dict(_input_shape(text) for text in options.input_shape),
             outputs=tuple(name for name in options.outputs.split(",") if name),
+            dialects=tuple(options.dialect),
+            keep_losses=options.keep_losses,
         ),
     )
-    built = network.build(message, state)
+    built = network.build(message, state, lambda: _stored_shapes(options.weights))
     for note in built.notes:
         notes.append(note)
     caffe = _caffe(options.reader, notes)
@@ -221,6 +238,12 @@ def read(options: argparse.Namespace, notes: List[str], events: Events) -> Readi
             recorded = reference.record(built.net, run, "numpy", options.seed)
         for key in reference.non_finite(recorded.blobs)[:1]:
             notes.append(f"blob {key!r} has infinities or NaNs in the reference")
+        empty = reference.without_rows(recorded.blobs)
+        if empty:
+            notes.append(
+                f"nothing is compared of {listed([*map(repr, empty)])}: no rows came out in the "
+                "reference; pass --reference, activations of your own that have some"
+            )
     return Reading(built, arrays, recorded)
 
 
@@ -270,6 +293,14 @@ def _caffe(reader: str, notes: List[str]) -> Any:
         return None
 
 
+def _stored_shapes(path: Optional[str]) -> Dict[str, List[Shape]]:
+    """Layer name -> shapes of its stored blobs."""
+    if path is None:
+        return {}
+    with weights.open_weights(path) as model:
+        return {layer.name: [blob.shape for blob in layer.blobs] for layer in model.layers}
+
+
 def _match(path: Optional[str], built: network.Built, notes: List[str]) -> Dict[str, Any]:
     """Parameter key -> stored blob, by Caffe's matching."""
     if path is None:
@@ -286,15 +317,11 @@ def _match(path: Optional[str], built: network.Built, notes: List[str]) -> Dict[
     known = {layer.name for layer in built.net.layers}
     unused = [name for name in match.unused if name not in known]
     if unused:
-        notes.append(f"{len(unused)} layers of the weights are not in the net: {_listed(unused)}")
+        names = listed([*map(repr, unused)])
+        notes.append(f"{len(unused)} layers of the weights are not in the net: {names}")
     return {
         f"{layer}/{i}": blob for layer, blobs in match.blobs.items() for i, blob in enumerate(blobs)
     }
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    more = ", ..." if len(names) > most else ""
-    return ", ".join(repr(name) for name in names[:most]) + more
 
 
 def _input_shape(text: str) -> Tuple[str, Shape]:

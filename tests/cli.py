@@ -16,12 +16,17 @@ def orchestrate(*arguments: object, **options) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
+def _toml(value: object) -> str:
+    """A catalogue's value; what is no number, no boolean and no list is text."""
+    return json.dumps(value if isinstance(value, (bool, float, list)) else str(value))
+
+
 def run_batch(models: list[dict], folder: Path) -> dict[str, dict]:
     """Converts `models` (catalogue entries) into `folder` with one batch; name -> its result."""
     catalogue = folder / "catalogue.toml"
     lines = []
     for model in models:
-        values = {k: v if isinstance(v, float) else json.dumps(str(v)) for k, v in model.items()}
+        values = {key: _toml(value) for key, value in model.items()}
         lines += ["[[model]]", *(f"{key} = {value}" for key, value in values.items())]
     catalogue.write_text("\n".join(lines) + "\n", "utf-8")
     done = orchestrate("batch", catalogue, "-o", folder / "out", "--json")

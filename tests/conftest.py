@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import collections
 import signal
 
-golden_results: dict[str, list[tuple[str, str]]] = collections.defaultdict(list)
+from tests import goldens
 
 
 def pytest_configure():
@@ -20,12 +19,6 @@ def pytest_configure():
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Says how many of Caffe's cases passed, and what the others wait for."""
-    for kind, results in sorted(golden_results.items()):
-        reasons = (reason for _, waits in results for reason in waits.split(", ") if waits)
-        waiting = collections.Counter(reasons)
-        passed = sum(not reason for _, reason in results)
-        line = f"goldens, {kind}: {passed} of {len(results)} cases passed"
-        if waiting:
-            line += "; waiting for " + ", ".join(f"{k} ({n})" for k, n in sorted(waiting.items()))
+    """Says how many of Caffe's cases passed, by family."""
+    for line in goldens.summary():
         terminalreporter.write_line(line)

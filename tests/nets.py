@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,7 @@ def net(
     given: Mapping[str, np.ndarray] | None = None,
     weights: Mapping[str, np.ndarray] | None = None,
     record: bool = True,
+    **options: Any,
 ) -> Interchange:
     """What stage 1 would hand on for a prototxt of these layers.
 
@@ -53,11 +55,12 @@ def net(
         given: input values by key, in place of random ones at the prototxt's batch size.
         weights: parameters by key, in place of random ones.
         record: whether the reference is there: NumPy's forward pass.
+        options: further fields of `network.Options`.
     """
     source = "\n".join((f"name: {quoted(name)}", *text))
     built = network.build(
         upgrade.upgrade(prototxt.parse(source, "net.prototxt")),
-        network.Options(outputs=tuple(outputs)),
+        network.Options(outputs=tuple(outputs), **options),
     )
     parameters = {**seeded_weights(built), **(weights or {})}
     recorded = None

@@ -227,17 +227,18 @@ def test_a_full_disk_is_exit_code_7(command, tmp_path, monkeypatch):
 
 
 def test_every_layer_without_a_form_is_listed(command, tmp_path):
-    convolution = "convolution_param { num_output: 2 kernel_size: 1 }"
+    """Caffe crops like a blob of another rank where the axes in question are there."""
+    crop = "crop_param { axis: 1 }"
     file = net_file(
         tmp_path / "net.h5",
-        nets.inputs(data=(2, 3, 5, 7)),
-        nets.layer("Convolution", "data data", "a b", convolution, name="twice"),
-        nets.layer("Convolution", "a b", "c d", convolution, name="again"),
+        nets.inputs(data=(2, 3, 5, 7), like=(2, 3, 5, 7, 1)),
+        nets.layer("Crop", "data like", "a", crop, name="once"),
+        nets.layer("Crop", "data like", "b", crop, name="again"),
     )
     code, shown = command(file, "-o", tmp_path / "out")
     assert code == 4
-    assert "layer 'twice' (Convolution, line " in shown
-    assert "layer 'again' (Convolution, line " in shown
+    assert "layer 'once' (Crop, line " in shown
+    assert "layer 'again' (Crop, line " in shown
     assert [path.name for path in tmp_path.iterdir()] == ["net.h5"]
 
 

@@ -284,9 +284,36 @@ def test_a_fixed_batch_is_printed_as_it_is(tmp_path):
     check_numbers(content, folder)
 
 
+def test_an_axis_that_the_data_size_is_called_rows(tmp_path):
+    content = nets.net(
+        nets.inputs(data=(4, 3, 5, 7), keep=(4, 1)),
+        nets.layer("Filter", "data keep", "kept"),
+        given={"keep": np.array([[1], [0], [1], [1]], np.float32)},
+    )
+    text = (nets.package(content, tmp_path) / "model.py").read_text()
+    assert "data (4, 5, 7, 3), keep (4, 1) float32 -> kept (rows, 5, 7, 3)." in text
+
+
 # Long lines
 
 LONG = "a_long_name_" * 10
+
+
+def test_what_has_brackets_of_its_own_is_given_a_line():
+    rows = [[float(row), 1.5, -2.0] for row in range(7)]
+    nested = f"anchors={literal([rows[:2], rows])}"
+    assert printing.wrapped_call("    x = f(", ["a", "(b, c)", nested], ")") == [
+        "    x = f(",
+        "        a,",
+        "        (b, c),",
+        "        anchors=[",
+        "            [[0.0, 1.5, -2.0], [1.0, 1.5, -2.0]],",
+        "            [",
+        *(f"                {literal(row)}," for row in rows),
+        "            ],",
+        "        ],",
+        "    )",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -791,7 +818,7 @@ def test_layers_of_one_name_and_another_code_are_told_apart(tmp_path):
     )
     ours, other = (nets.package(content, tmp_path / name) for name in ("ours", "other"))
     source = (other / "caffe_layers.py").read_text()
-    changed = source.replace("tf.nn.avg_pool2d(", "7.0 + 0.0 * tf.nn.avg_pool2d(")
+    changed = source.replace("tf.nn.avg_pool(", "7.0 + 0.0 * tf.nn.avg_pool(")
     assert changed != source
     (other / "caffe_layers.py").write_text(changed)
     data = content.reference.inputs["data"].transpose(0, 2, 3, 1)

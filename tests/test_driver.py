@@ -161,7 +161,7 @@ def test_options_reach_their_stage(room, call_json):
         *("convert", net("---\n"), "-o", "out", "--formats", "class,keras", "--tolerance", "0.001"),
         *("--reference", "r.npz", "--phase", "TRAIN", "--level", "0"),
         *("--stage", "a", "--stage=b", "--input-shape", "data=1,3,4,5", "--outputs", "-x,y"),
-        *("--reader", "protobuf"),
+        *("--reader", "protobuf", "--dialect", "segnet", "--dialect=bvlc", "--keep-losses"),
     )
     extract, build = (document["stages"][stage]["argv"] for stage in ("extract", "build"))
     assert set(extract[3:]) == {
@@ -172,6 +172,9 @@ def test_options_reach_their_stage(room, call_json):
         "--stage=a",
         "--stage=b",
         "--input-shape=data=1,3,4,5",
+        "--dialect=segnet",
+        "--dialect=bvlc",
+        "--keep-losses",
     }
     assert {"--formats=class,keras", "--tolerance=0.001", "--reference=r.npz"} < set(build)
 
@@ -755,6 +758,15 @@ def test_no_reference_reaches_the_stage(room, call_json):
     assert "--no-reference" in document["stages"]["extract"]["argv"]
 
 
+def test_losses_and_dialects_of_extract_reach_the_stage(room, call_json):
+    options = ("--keep-losses", "--dialect", "ssd")
+    document = call_json("extract", net("---\n"), "-o", "net.h5", *options)
+    assert {"--keep-losses", "--dialect=ssd"} < set(document["stages"]["extract"]["argv"])
+    document = call_json("extract", net("---\n"), "-o", "other.h5")
+    argv = document["stages"]["extract"]["argv"]
+    assert not [text for text in argv if text.startswith(("--keep-losses", "--dialect"))]
+
+
 FOUND = {
     "kind": "prototxt",
     "title": "LeNet",
@@ -830,6 +842,7 @@ def test_batch(room, call, call_json):
         for name in ("good", "bad", "crash", "late", "shaped")
     )
     catalogue += 'input-shape = ["data=1,2,3,4"]\nstage = "a"\nphase = "TRAIN"\ntolerance = 1\n'
+    catalogue += 'keep-losses = true\ndialect = ["ssd", "bvlc"]\n'
     net(catalogue, "models/c.toml")
     document = call_json("batch", "models/c.toml", "-o", "out", "--formats", "class")
     assert document["exit_code"] == 6
@@ -843,6 +856,9 @@ def test_batch(room, call, call_json):
         "--input-shape=data=1,2,3,4",
         "--stage=a",
         "--phase=TRAIN",
+        "--keep-losses",
+        "--dialect=ssd",
+        "--dialect=bvlc",
     } < set(got["shaped"]["stages"]["extract"]["argv"])
     assert {"--formats=class", "--tolerance=1.0"} < set(got["shaped"]["stages"]["build"]["argv"])
     first, second, third = (Path(f"build{i}").read_text() for i in (1, 2, 3))
@@ -889,6 +905,8 @@ def test_a_missing_file_fails_its_model_only(room, call_json):
         ("[[model]]\nname='summary.md'\nprototxt='a'", 2, "batch writes"),
         ("[[model]]\nname='a'\nprototxt=3", 2, "'prototxt' takes a text, not 3"),
         ("[[model]]\nname='a'\nprototxt='a'\nlevel=true", 2, "takes an integer"),
+        ("[[model]]\nname='a'\nprototxt='a'\nkeep_losses=1", 2, "true or false, not 1"),
+        ("[[model]]\nname='a'\nprototxt='a'\ndialect=1", 2, "'dialect' takes a text, not 1"),
         ("[[model]]\nname='a'\nprototxt='a'\nbogus=1", 2, "'bogus' is no option"),
         ("[[model]]\nname='a'\nprototxt='a'\nstage=\"\\u0000\"", 2, "null"),
         ("[[model]]\nname='a'\nprototxt='a'\nphase='x'", 2, "--phase must be"),
@@ -896,7 +914,7 @@ def test_a_missing_file_fails_its_model_only(room, call_json):
         ("[[model]]\nname='a'\nprototxt='a'\ninput_shape='d=1'\ninput-shape='d=2'", 2, "twice"),
         ("[[model]]\nname='a'\nprototxt='a'\n[[model]]\nname='A'\nprototxt='a'", 2, "two models"),
     ],
-    ids=range(18),
+    ids=range(20),
 )
 def test_catalogue_errors(room, call, text, code, expected):
     done = call("batch", net(text, "c.toml"), "-o", "out")

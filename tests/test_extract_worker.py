@@ -235,6 +235,58 @@ def test_notes_are_told_and_kept(run, model):
     )
 
 
+LOSS = (
+    "input: 'data' input: 'label' input_dim: 2 input_dim: 3 input_dim: 5 input_dim: 7",
+    "input_dim: 2 input_dim: 1 input_dim: 1 input_dim: 1",
+    *NET[2:5],
+)
+
+
+def test_losses_are_kept(run, model):
+    """And the labels that the reference is recorded with are classes."""
+    text = [
+        *LOSS,
+        layer("SoftmaxWithLoss", "ip label", "loss"),
+        layer("Accuracy", "ip label", "top1"),
+        layer("EuclideanLoss", "ip ip", [], name="unnamed"),
+    ]
+    Path("loss.prototxt").write_text("\n".join(text))
+    code, lines = run("loss.prototxt", BOTH[1], "-o", "net.h5", "--keep-losses")
+    assert (code, lines[0]) == (
+        0,
+        "warning: layer 'unnamed' (EuclideanLoss, line 8): it names no top, called 'unnamed' here",
+    )
+    content = interchange.read(model / "net.h5")
+    assert content.net.inputs == ("data", "label")
+    assert content.net.outputs == ("loss", "top1", "unnamed")
+    blobs = content.reference.blobs
+    assert [blobs[key].shape for key in content.net.outputs] == [(), (), ()]
+    assert blobs["unnamed"] == 0
+    assert set(content.reference.inputs["label"].ravel()) <= set(range(blobs["ip"].shape[1]))
+
+
+def test_a_loss_without_an_exact_form_is_refused_when_it_is_kept(run, model):
+    text = [*LOSS, layer("CtcLoss", "ip label", "loss", "ctc_loss_param { blank_label: 1 }")]
+    Path("loss.prototxt").write_text("\n".join(text))
+    assert run("loss.prototxt", BOTH[1], "-o", "net.h5")[0] == 0
+    code, lines = run("loss.prototxt", BOTH[1], "-o", "net.h5", "--keep-losses")
+    assert code == 4
+    assert "layer 'loss' (CtcLoss, line 6): it is dropped, and cannot be kept" in lines[0]
+    assert "alignment of label sequences" in lines[0]
+
+
+def test_a_dialect_is_asked_for(run, model):
+    """Which of SmoothL1Loss's two meanings holds is forced, and told in the notes."""
+    text = [*LOSS, layer("SmoothL1Loss", "ip label", "loss")]
+    Path("loss.prototxt").write_text("\n".join(text))
+    asked = ("--dialect", "faster-rcnn", "--dialect", "segnet")
+    assert run("loss.prototxt", BOTH[1], "-o", "net.h5", *asked)[0] == 0
+    notes = interchange.read(model / "net.h5").notes
+    assert "dialect faster-rcnn: SmoothL1Loss 'loss' (asked for)" in notes
+    code, lines = run("loss.prototxt", BOTH[1], "-o", "net.h5", "--dialect", "cafe")
+    assert (code, "no dialect 'cafe' is known" in lines[0]) == (2, True)
+
+
 # ---- Equal bytes ---------------------------------------------------------------------------------
 
 
@@ -469,6 +521,24 @@ def test_a_reference_that_overflows_is_told(run):
         0,
         ["warning: blob 'ip' has infinities or NaNs in the reference"],
     )
+
+
+def test_a_reference_without_rows_is_told(run, model):
+    text = [
+        inputs(data=(4, 3), more=(4, 1)),
+        layer("Power", "more", "none", "power_param { scale: 0 }"),
+        layer("Filter", "data none", "kept"),
+        layer("TanH", "kept", "out"),
+    ]
+    Path("net.prototxt").write_text("\n".join(text))
+    note = (
+        "nothing is compared of 'kept', 'out': no rows came out in the reference; "
+        "pass --reference, activations of your own that have some"
+    )
+    code, lines = run("net.prototxt", "-o", "net.h5")
+    assert (code, lines[1:]) == (0, [f"warning: {note}"])
+    assert note in interchange.read(model / "net.h5").notes
+    assert run("net.prototxt", "-o", "bare.h5", "--no-reference") == (0, lines[:1])
 
 
 # ---- Events --------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,14 @@ def test_a_depthwise_kernel_keeps_each_channel_s_filters_together():
         np.testing.assert_array_equal(
             kernel[:, :, channel, filter_], weight[channel * 2 + filter_, 0]
         )
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3, 4, 5])
+def test_a_transpose_of_tensors_is_that_of_their_blobs(rank):
+    blob = numbered(*(2, 3, 5, 7, 4)[:rank])
+    for axes in itertools.permutations(range(rank)):
+        tensor = layout.to_tensor(blob).transpose(layout.tensor_permutation(axes))
+        np.testing.assert_array_equal(layout.to_blob(tensor), blob.transpose(axes))
 
 
 def test_a_deconvolution_s_kernel():

@@ -13,7 +13,6 @@ from tests.cli import run_batch
 from tests.paths import SHARED, needs_shared
 
 MODELS = SHARED / "models"
-# Without wechat-qr-detect, whose layers are not there yet.
 NAMES = [
     "lenet-mnist",
     "mtcnn-det1",
@@ -22,6 +21,7 @@ NAMES = [
     "mtcnn-det4",
     "squeezenet-imagenet",
     "triplet-3d",
+    "wechat-qr-detect",
     "wechat-qr-sr",
 ]
 IMAGES = SHARED / "images"
@@ -91,6 +91,17 @@ def test_four_mtcnn_nets_in_one_process(importable):
                 got = outputs[here].numpy()
                 got = got.transpose(0, 3, 1, 2) if got.ndim == 4 else got
                 assert np.abs(got - want).max() <= 1e-4 * np.abs(want).max() + 1e-6, (number, name)
+
+
+def test_wechat_finds_the_qr_code_where_caffe_does(importable):
+    net = importable("wechat_qr_detect").load()
+    with np.load(MODELS / "wechat-qr-detect" / "golden.npz") as golden:
+        image = golden["input:data"].transpose(0, 2, 3, 1)
+        (want,) = golden["blob:detection_output"][0, 0]
+    (found,) = net(image)["detection_output"].numpy()[0, :, :, 0]
+    np.testing.assert_allclose(found, want, rtol=1e-4)
+    (nothing,) = net(np.zeros_like(image))["detection_output"].numpy()[0, :, :, 0]
+    assert nothing.tolist() == [0] + [-1] * 6
 
 
 def test_squeezenet_scores_photographs_as_caffe_does(importable):

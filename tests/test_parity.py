@@ -11,7 +11,14 @@ from stage_build import codegen
 from stage_build.lowering import registry as lowerings
 from tests.paths import ROOT
 
-COMPUTED = {key: cls for key, cls in meanings.registered().items() if cls.role == "compute"}
+
+def computes(cls: type[meanings.Meaning]) -> bool:
+    """Whether the layer may be in a converted net: a loss is where it is kept; what is always
+    refused has no forward pass."""
+    return cls.role in ("compute", "loss") and cls.forward is not meanings.Meaning.forward
+
+
+COMPUTED = {key: cls for key, cls in meanings.registered().items() if computes(cls)}
 LOWERED = lowerings.registered()
 
 

@@ -262,6 +262,22 @@ def test_losses_are_left_to_caffe(caffe, tmp_path):
     assert_same(ours, caffes)
 
 
+def test_losses_are_kept(caffe, tmp_path):
+    """Those that name no top are told apart, though Caffe gives all of them one name."""
+    files = written(
+        tmp_path, inputs(data=(2, 3, 5, 7), label=(2,)), layer("InnerProduct", "data", "ip", IP),
+        layer("SoftmaxWithLoss", "ip label", "loss prob"),
+        layer("HingeLoss", "ip label", [], name="hinge"),
+        layer("EuclideanLoss", "ip prob", [], name="distance"),
+        layer("Accuracy", "ip label", "top1"),
+        weights=[("ip", [(4, 105), (4,)])],
+    )  # fmt: skip
+    ours, caffes = both(tmp_path, *files, "--keep-losses")
+    assert ours.net.outputs == ("distance", "hinge", "loss", "top1")
+    assert_same(ours, caffes)
+    assert len({float(ours.reference.blobs[name]) for name in ("distance", "hinge", "loss")}) == 3
+
+
 def test_smaller_inputs_where_large_ones_overflow(caffe, tmp_path):
     files = written(tmp_path, DATA, layer("Exp", "data", "e", "exp_param { scale: 200 }"))
     ours, caffes = both(tmp_path, *files)

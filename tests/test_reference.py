@@ -108,6 +108,144 @@ def test_equal_seeds_give_equal_records():
         assert blob.dtype == np.float32
 
 
+# ---- Examples in place of random values ----------------------------------------------------------
+
+ANCHORS = 9
+PYTHON = (
+    'python_param { module: "rpn.proposal_layer" layer: "ProposalLayer" '
+    "param_str: \"'feat_stride': 16\" }"
+)
+PVANET = "proposal_param { ratio: 0.5 ratio: 1 ratio: 2 scale: 2 scale: 4 scale: 6 }"
+
+
+def conv(bottom, top, outputs, kernel=1, stride=1):
+    text = f"num_output: {outputs} kernel_size: {kernel} pad: {kernel // 2} stride: {stride}"
+    return layer("Convolution", bottom, top, f"convolution_param {{ {text} }}")
+
+
+def rpn(*proposal, info):
+    """A region proposal network on a map of 6 by 10 places, 16 pixels apart."""
+    shape = "reshape_param {{ shape {{ dim: 0 dim: {} dim: -1 dim: 0 }} }}"
+    return (
+        inputs(data=(1, 3, 96, 160), im_info=(1, info)),
+        conv("data", "low", 8, kernel=3, stride=4),
+        layer("ReLU", "low", "low", name="relu"),
+        conv("low", "map", 12, kernel=3, stride=4),
+        conv("map", "rpn_cls_score", 2 * ANCHORS),
+        conv("map", "rpn_bbox_pred", 4 * ANCHORS),
+        layer("Reshape", "rpn_cls_score", "two", shape.format(2)),
+        layer("Softmax", "two", "two_prob"),
+        layer("Reshape", "two_prob", "rpn_cls_prob", shape.format(2 * ANCHORS)),
+        layer(proposal[0], "rpn_cls_prob rpn_bbox_pred im_info", "rois", *proposal[1:]),
+    )
+
+
+FASTER_RCNN = (
+    layer("ROIPooling", "map rois", "pool",
+          "roi_pooling_param { pooled_w: 3 pooled_h: 2 spatial_scale: 0.0625 }"),
+    layer("InnerProduct", "pool", "score", "inner_product_param { num_output: 5 }"),
+    layer("Softmax", "score", "cls_prob"),
+)  # fmt: skip
+R_FCN = (
+    conv("map", "maps", 45),
+    layer("PSROIPooling", "maps rois", "psroi",
+          "psroi_pooling_param { spatial_scale: 0.0625 output_dim: 5 group_size: 3 }"),
+    layer("Pooling", "psroi", "ave", "pooling_param { pool: AVE kernel_size: 3 stride: 3 }"),
+    layer("Softmax", "ave", "cls_prob"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("head", [FASTER_RCNN, R_FCN], ids=["faster-rcnn", "r-fcn"])
+@pytest.mark.parametrize(
+    ("proposal", "info"),
+    [(("Python", PYTHON), (96, 160, 1)), (("Proposal", PVANET), (96, 160, 1, 1))],
+    ids=["py-faster-rcnn", "pvanet"],
+)
+@pytest.mark.parametrize("factor", [1, 0.1], ids=["wild", "tame"])
+def test_boxes_are_found_in_the_image_that_im_info_tells(proposal, info, head, factor):
+    """Also by weights that throw the boxes about. Random numbers for im_info leave none."""
+    built = build(*rpn(*proposal, info=len(info)), *head)
+    weights = {k: v * np.float32(factor) for k, v in seeded_weights(built).items()}
+    found = reference.record(
+        built.net, lambda fed: reference.forward(built.net, weights, fed), "numpy"
+    )
+    np.testing.assert_array_equal(found.inputs["im_info"], np.array([info], np.float32))
+    assert reference.without_rows(found.blobs) == []
+    rois, prob = found.blobs["rois"], found.blobs["cls_prob"]
+    assert len(rois) == len(prob) >= (5 if factor == 0.1 else 1)
+    assert np.isfinite(prob).all() and prob.std() > 0
+    assert found.inputs["data"].std() == pytest.approx(50, rel=0.1)
+
+
+def pooled(rois, type_="ROIPooling", scale=0.25):
+    param = f"roi_pooling_param {{ pooled_h: 2 pooled_w: 3 spatial_scale: {scale} }}"
+    return layer(type_, f"data {rois}", f"of_{rois}_{scale}", param)
+
+
+def example(rows, shape=(2, 4, 6, 9), scale=0.25):
+    made = registry.find("ROIPooling", "faster-rcnn")(2, 3, scale)
+    return made.examples([shape, (rows, 5)])[1]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        (),
+        (layer("Split", "rois", "r other"),),
+        (
+            layer("Reshape", "rois", "flat", "reshape_param { shape { dim: 7 dim: 5 } }"),
+            layer("Reshape", "flat", "r", "reshape_param { shape { dim: 7 dim: 5 dim: 1 } }"),
+        ),
+    ],
+    ids=["read directly", "split", "reshaped"],
+)  # fmt: skip
+@pytest.mark.parametrize("scale", reference.SCALES)
+def test_an_input_of_boxes_holds_boxes_at_any_seed_and_scale(between, scale):
+    net = build(
+        inputs(data=(2, 4, 6, 9), rois=(7, 5) if len(between) < 2 else (1, 7, 5, 1)),
+        *between,
+        pooled("r" if between else "rois"),
+    ).net
+    for seed in (1, 2):
+        fed = reference.seeded_inputs(net, seed, scale)
+        assert fed["rois"].shape == net.blobs["rois"].shape
+        np.testing.assert_array_equal(fed["rois"].reshape(7, 5), example(7))
+        assert fed["data"].std() == pytest.approx(scale or 1, rel=0.2)
+
+
+def test_of_two_layers_the_first_has_the_example():
+    text = inputs(data=(2, 4, 6, 9), rois=(7, 5))
+    for first, second in ((0.25, 0.5), (0.5, 0.25)):
+        net = build(text, pooled("rois", scale=first), pooled("rois", scale=second)).net
+        fed = reference.seeded_inputs(net, SEED)
+        np.testing.assert_array_equal(fed["rois"], example(7, scale=first))
+
+
+def test_values_that_are_changed_on_their_way_stay_random():
+    """Boxes that are computed, or in another order, are not what the input holds."""
+    net = build(
+        inputs(data=(2, 4, 6, 9), boxes=(7, 5), turned=(5, 7, 1, 1)),
+        layer("Power", "boxes", "more", "power_param { shift: 3 }"),
+        pooled("more"),
+        layer("Permute", "turned", "t", "permute_param { order: 1 order: 0 order: 2 order: 3 }"),
+        pooled("t"),
+    ).net
+    for key in ("boxes", "turned"):
+        assert abs(reference.seeded_inputs(net, SEED)[key]).max() < 5
+
+
+def test_blobs_without_rows():
+    """A selector of zeros keeps nothing, and nothing comes of it."""
+    built = build(
+        inputs(data=(4, 3)),
+        layer("Slice", "data", "keep rest", "slice_param { slice_point: 1 }"),
+        layer("Power", "keep", "none", "power_param { scale: 0 }"),
+        layer("Filter", "rest none", "kept"),
+        layer("TanH", "kept", "out"),
+    )
+    assert reference.without_rows(recorded(built).blobs) == ["kept", "out"]
+
+
 # ---- Overflow ------------------------------------------------------------------------------------
 
 

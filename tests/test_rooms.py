@@ -33,6 +33,7 @@ ALLOWED = {
     "schemas.layers": frozenset(
         {"numpy", "schemas.errors", "schemas.graph", "schemas.layers", "schemas.layers."}
     ),
+    "schemas.plugins": frozenset({"schemas.errors", "schemas.layers", "schemas.layers.registry"}),
     "schemas.interchange": frozenset(
         {"h5py", "numpy", "schemas.errors", "schemas.graph", "schemas.graph_json"}
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import pytest
 
 from schemas.errors import MalformedModel, UsageError, VerificationFailed
 from schemas.graph import Blob, Layer, Net
-from schemas.interchange import Interchange, Reference, write
-from stage_build import check, models, verify
+from schemas.interchange import Interchange, Reference, read, write
+from stage_build import check, export, models, verify
 from stage_build.layout import to_blob, to_tensor
 from stage_build.verify import ABSOLUTE, NET_TOLERANCE, Outcome, compare, users_reference
 from tests import nets
@@ -170,6 +171,18 @@ SMALL = (
 )
 
 
+FILTERED = (
+    nets.inputs(data=(4, 3), keep=(4, 1)),
+    nets.layer("Filter", "data keep", "kept"),
+    nets.layer("TanH", "kept", "out"),
+)
+
+
+def selector(*kept: int) -> dict[str, np.ndarray]:
+    """Which of the 4 rows of `FILTERED` are kept: 1 or 0 each, or one number for all."""
+    return {"keep": np.broadcast_to(np.array(kept, np.float32), 4).reshape(4, 1).copy()}
+
+
 def playback(recorded, **changes):
     """A model that gives what was recorded, but for `changes`: key -> function."""
 
@@ -228,6 +241,31 @@ def test_comparing_nothing_is_a_failure():
     content = nets.net(*SMALL)
     with pytest.raises(VerificationFailed, match="nothing is proven"):
         verify.check(content.net, playback(content.reference), content.reference.inputs, {}, 0.5)
+
+
+def test_blobs_without_rows_are_left_out():
+    """They have no value that could be wrong; their number of rows could be, and is looked at."""
+    content = nets.net(*FILTERED, given=selector(0))
+    outcome = checked(content, playback(content.reference))
+    assert outcome.passed
+    assert [blob.name for blob in outcome.compared] == ["data", "keep"]
+    reason = "it has no rows in the reference"
+    left_out = verify.without_rows(content.reference.blobs, outcome)
+    assert left_out == {"kept": reason, "out": reason}
+    one = np.zeros((1, 3), np.float32)
+    outcome = checked(content, playback(content.reference, kept=lambda x: one))
+    assert not outcome.passed
+    assert outcome.first_failure.name == "kept"
+    assert outcome.first_failure.reason == "shape [1, 3], expected [0, 3]"
+    assert list(verify.without_rows(content.reference.blobs, outcome)) == ["out"]
+
+
+def test_comparing_no_rows_is_a_failure():
+    content = nets.net(*FILTERED, given=selector(0))
+    recorded = content.reference
+    want = {key: recorded.blobs[key] for key in ("kept", "out")}
+    with pytest.raises(VerificationFailed, match="no rows in 'kept', 'out': nothing is proven"):
+        verify.check(content.net, playback(recorded), recorded.inputs, want, 0.5)
 
 
 # A user's reference
@@ -663,6 +701,45 @@ def test_a_user_s_reference_that_shares_nothing_with_the_net_proves_nothing(buil
         check.check_artefact(folder, file, "class", NET_TOLERANCE, tmp_path / "r.npz")
 
 
+def test_what_has_no_rows_is_listed_and_not_counted(tmp_path):
+    """Until a user's own reference has rows for it."""
+    content = nets.net(*FILTERED, given=selector(0))
+    folder, file = nets.package(content, tmp_path / "net"), tmp_path / "net.h5"
+    write(file, content)
+    result = check.check_artefact(folder, file, "class", NET_TOLERANCE)
+    assert result["recorded"]["passed"]
+    assert [blob["name"] for blob in result["recorded"]["blobs"]] == ["data", "keep"]
+    reason = "it has no rows in the reference"
+    assert result["skipped"] == {"kept": reason, "out": reason}
+
+    def against(name, *kept):
+        again = nets.net(*FILTERED, given=selector(*kept)).reference
+        arrays = {f"input:{key}": value for key, value in again.inputs.items()}
+        np.savez(tmp_path / "r.npz", **arrays, **{f"blob:{name}": again.blobs[name]})
+        return check.check_artefact(folder, file, "class", NET_TOLERANCE, tmp_path / "r.npz")
+
+    result = against("out", 1, 0, 1, 1)
+    assert [blob["name"] for blob in result["user"]["blobs"]] == ["out"]
+    assert result["user"]["passed"]
+    assert result["skipped"] == {"kept": reason}
+    with pytest.raises(VerificationFailed, match="no rows in 'out': nothing is proven"):
+        against("out", 0)
+
+
+def test_what_the_recorded_reference_showed_is_not_listed(tmp_path):
+    """Though the user's has no rows for it."""
+    content = nets.net(*FILTERED, given=selector(1, 0, 1, 0))
+    folder, file = nets.package(content, tmp_path / "net"), tmp_path / "net.h5"
+    write(file, content)
+    again = nets.net(*FILTERED, given=selector(0)).reference
+    arrays = {f"input:{key}": value for key, value in again.inputs.items()}
+    np.savez(tmp_path / "r.npz", **arrays, **{f"blob:{k}": v for k, v in again.blobs.items()})
+    result = check.check_artefact(folder, file, "class", NET_TOLERANCE, tmp_path / "r.npz")
+    assert result["recorded"]["passed"] and result["user"]["passed"]
+    assert len(result["recorded"]["blobs"]) == 4 and len(result["user"]["blobs"]) == 2
+    assert result["skipped"] == {}
+
+
 def test_a_top_that_leads_to_no_output_is_listed_and_not_missed(tmp_path):
     """--outputs keeps a layer whole, and Keras drops the half of it that nobody needs."""
     content = nets.net(
@@ -710,6 +787,73 @@ def test_rounding_is_no_excuse_for_a_smaller_tolerance(amplifier):
     result = check.check_artefact(amplifier, amplifier / "net.h5", "class", 1e-7)
     assert not result["recorded"]["passed"]
     assert result["culprit"]["name"] == "high"
+
+
+@pytest.fixture
+def picker(tmp_path):
+    """A net that picks by numbers which are equal but for a rounding of the first layer."""
+    content = nets.net(
+        nets.inputs(data=(1, 2, 1, 3)),
+        nets.layer("Power", "data", "near", "power_param { shift: 1 }"),
+        nets.layer("ArgMax", "near", "place", "argmax_param { axis: 1 }"),
+        nets.layer("Eltwise", "place place", "twice"),
+        given={"data": np.array([[[[0.5, 1, 2]], [[0.5, 0, 3]]]], np.float32)},
+    )
+    recorded = content.reference
+    blobs = {key: value.copy() for key, value in recorded.blobs.items()}
+    # Of equal numbers the later place is the greatest's: the first is made so by its last bits.
+    blobs["near"][0, 0, 0, 0] += 4e-7
+    assert blobs["place"][0, 0, 0, 0] == 1
+    blobs["place"][0, 0, 0, 0] = blobs["twice"][0, 0, 0, 0] = 0
+    folder = tmp_path / "picker"
+    nets.package(content, folder)
+    export.handle(str(folder), ["keras", "saved_model"])
+    changed = Reference("numpy", 1, recorded.inputs, blobs)
+    write(folder / "net.h5", Interchange(content.net, content.weights, reference=changed))
+    return folder
+
+
+def test_what_near_ties_pick_is_told_and_accepted(picker):
+    file = picker / "net.h5"
+    result = check.check_artefact(picker, file, "class", NET_TOLERANCE)
+    assert result["recorded"]["passed"] and result["culprit"] is None
+    assert result["picked"] == ["place", "twice"]
+    assert result["rounding"] == {}
+    told = {blob["name"]: blob["reason"] for blob in result["recorded"]["blobs"]}
+    assert told["place"].startswith("picked among near ties") and not told["near"]
+    again = check.check_artefact(picker, file, "keras", NET_TOLERANCE)
+    assert again["recorded"]["passed"] and again["picked"] == result["picked"]
+    served = check.check_artefact(picker, file, "saved_model", NET_TOLERANCE)
+    assert served["recorded"]["passed"] and served["picked"] == ["twice"]
+
+
+def test_a_wrong_pick_is_no_near_tie(picker):
+    content = read(picker / "net.h5")
+    blobs = {key: np.array(value) for key, value in content.reference.blobs.items()}
+    blobs["place"][0, 0, 0, 2] = 0
+    changed = Reference("numpy", 1, content.reference.inputs, blobs)
+    write(picker / "net.h5", Interchange(content.net, content.weights, reference=changed))
+    result = check.check_artefact(picker, picker / "net.h5", "class", NET_TOLERANCE)
+    assert not result["recorded"]["passed"] and result["picked"] == []
+    assert result["culprit"]["layer"] == "place"
+    result = check.check_artefact(picker, picker / "net.h5", "keras", NET_TOLERANCE)
+    assert not result["recorded"]["passed"]
+
+
+def test_a_saved_model_of_another_net_is_no_near_tie(picker, tmp_path):
+    """The class's own graph is what it is held to."""
+    content = nets.net(
+        nets.inputs(data=(1, 2, 1, 3)),
+        nets.layer("Power", "data", "near", "power_param { scale: -1 }"),
+        nets.layer("ArgMax", "near", "place", "argmax_param { axis: 1 }"),
+        nets.layer("Eltwise", "place place", "twice"),
+    )
+    other = nets.package(content, tmp_path / "other")
+    export.handle(str(other), ["saved_model"])
+    shutil.rmtree(picker / "saved_model")
+    (other / "saved_model").rename(picker / "saved_model")
+    result = check.check_artefact(picker, picker / "net.h5", "saved_model", NET_TOLERANCE)
+    assert not result["recorded"]["passed"]
 
 
 def test_allowed_rounding_reaches_what_is_computed_from_it():

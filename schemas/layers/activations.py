@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -31,15 +31,38 @@ class Activation(Elementwise):
 
 @layer("ReLU", message="relu_param", harmless={"engine": ENGINE})
 class ReLU(Activation):
-    """max(x, 0) + negative_slope * min(x, 0) (relu_layer.cpp)."""
+    """max(x, 0) + negative_slope * min(x, 0) (relu_layer.cpp).
+
+    Synopsys's goes on: at most 6 with `relu6`, at most `maximum` where that is above 0, then at
+    least `minimum` where that is not 0; a NaN becomes 0.
+    """
 
     negative_slope: float = 0.0
+    relu6: Optional[bool] = None
+    maximum: Optional[float] = None
+    minimum: Optional[float] = None
+
+    @property
+    def limits(self) -> Optional[Tuple[Optional[float], Optional[float]]]:
+        """Synopsys's (least, greatest) value, each None for no limit; None in BVLC Caffe."""
+        if self.relu6 is self.maximum is self.minimum is None:
+            return None
+        above = [6.0] if self.relu6 else []
+        if self.maximum is not None and self.maximum > 0:
+            above.append(self.maximum)
+        return self.minimum or None, min(above, default=None)
 
     def value(self, x: np.ndarray) -> np.ndarray:
         top = np.maximum(x, 0)
         if self.negative_slope != 0:
             top += np.float32(self.negative_slope) * np.minimum(x, 0)
-        return top
+        if self.limits is None:
+            return top
+        top = np.where(np.isnan(top), np.float32(0), top)
+        least, greatest = self.limits
+        if greatest is not None:
+            top = np.minimum(top, np.float32(greatest))
+        return top if least is None else np.maximum(top, np.float32(least))
 
 
 @layer("PReLU", message="prelu_param", harmless={"filler": FILLER})
@@ -60,10 +83,8 @@ class PReLU(Elementwise):
         slope = weights[0].reshape((-1,) + (1,) * (bottoms[0].ndim - 2))
         return [np.maximum(bottoms[0], 0) + slope * np.minimum(bottoms[0], 0)]
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        return [None if batches[0] == 1 and not self.channel_shared else batches[0]]
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return len(bottoms[0]) if self.channel_shared else 1
 
 
 @layer("ELU", message="elu_param")
@@ -71,6 +92,14 @@ class ELU(Activation):
     """x where positive, else alpha * (exp(x) - 1) (elu_layer.cpp)."""
 
     alpha: float = 1.0
+    lambda_: float = 1.0
+
+    def check(self) -> None:
+        if self.lambda_ != 1:
+            raise UnsupportedModel(
+                f"lambda is {self.lambda_}: NVIDIA's releases disagree on whether it is read, and "
+                "on whether it scales the negative side"
+            )
 
     def value(self, x: np.ndarray) -> np.ndarray:
         return np.maximum(x, 0) + np.float32(self.alpha) * np.expm1(np.minimum(x, 0))
@@ -83,6 +112,17 @@ class Sigmoid(Activation):
     def value(self, x: np.ndarray) -> np.ndarray:
         half = np.float32(0.5)
         return half * np.tanh(half * x) + half
+
+
+@layer("Swish", message="swish_param")
+class Swish(Activation):
+    """x * sigmoid(beta * x) (swish_layer.cpp)."""
+
+    beta: float = 1.0
+
+    def value(self, x: np.ndarray) -> np.ndarray:
+        half = np.float32(0.5)
+        return x * (half * np.tanh(half * (np.float32(self.beta) * x)) + half)
 
 
 @layer("TanH", message="tanh_param", harmless={"engine": ENGINE})
@@ -99,6 +139,31 @@ class AbsVal(Activation):
 
     def value(self, x: np.ndarray) -> np.ndarray:
         return np.abs(x)
+
+
+@layer("Clip", message="clip_param")
+class Clip(Activation):
+    """max(min, min(x, max)): where min is above max, it is min (clip_layer.cpp)."""
+
+    min: Optional[float] = None
+    max: Optional[float] = None
+
+    def check(self) -> None:
+        if self.min is None or self.max is None:
+            raise MalformedModel("both min and max should be given")
+
+    def value(self, x: np.ndarray) -> np.ndarray:
+        return np.maximum(np.minimum(x, np.float32(self.max)), np.float32(self.min))
+
+
+@layer("Threshold", message="threshold_param")
+class Threshold(Activation):
+    """1 where x is above the threshold, else 0 (threshold_layer.cpp)."""
+
+    threshold: float = 0.0
+
+    def value(self, x: np.ndarray) -> np.ndarray:
+        return np.greater(x, np.float32(self.threshold)).astype(np.float32)
 
 
 @layer("BNLL")
@@ -178,7 +243,11 @@ class Log(Based):
 @layer(
     "Dropout",
     message="dropout_param",
-    harmless={"engine": ENGINE, "random_seed": "draws are made in training only"},
+    harmless={
+        "engine": ENGINE,
+        "random_seed": "draws are made in training only",
+        "sqrt_scale": "scales what training keeps; in the TEST phase happynear copies",
+    },
 )
 class Dropout(Activation):
     """x in the TEST phase, or x * (1 - dropout_ratio) with the forks' ``scale_train: false``
@@ -211,7 +280,5 @@ class Softmax(Activation):
         top /= top.sum(axis=self.axis, keepdims=True)
         return top
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        return [None if batches[0] == canonical(self.axis, len(bottoms[0])) else batches[0]]
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return canonical(self.axis, len(bottoms[0]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Iterator, List, Sequence, Tuple
 
 from schemas.errors import MalformedModel
 from schemas.graph import Shape
@@ -50,11 +50,6 @@ def same_shapes(bottoms: Sequence[Shape]) -> None:
             )
 
 
-def common_batch(batches: Sequence[Optional[int]]) -> Optional[int]:
-    """The one batch axis of all bottoms, or None where they have none or disagree."""
-    return batches[0] if batches and len(set(batches)) == 1 else None
-
-
 def taps(
     size: int, out: int, kernel: int, stride: int = 1, pad: int = 0, dilation: int = 1
 ) -> Iterator[Tuple[int, slice, slice]]:
@@ -88,7 +83,5 @@ class Elementwise(Meaning):
     def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
         return [tuple(bottoms[0])]
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        return [batches[0]]
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return len(bottoms[0])

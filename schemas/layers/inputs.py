@@ -11,15 +11,16 @@ from schemas.graph import Shape
 from schemas.layers.registry import FILLER, Meaning, layer
 
 
-def _harmless(reason: str, names: str) -> Dict[str, str]:
+def without_effect(reason: str, names: str) -> Dict[str, str]:
+    """The parameters `names`, separated by blanks, as `harmless` for one reason."""
     return dict.fromkeys(names.split(), reason)
 
 
-_READING = "how a training run reads its data"
+READING = "how a training run reads its data"
 
 # Fields of transform_param, the forks' too. What they make of an image's size is overruled by
 # crop_size, and where that is missing the shape is not known.
-_TRANSFORM = _harmless(
+TRANSFORM = without_effect(
     "preprocessing, read apart",
     """
     scale mirror mean_file bgr2rgb caffe_yolo center_crop crop_h crop_height crop_w crop_width
@@ -28,7 +29,9 @@ _TRANSFORM = _harmless(
     """,
 )
 # Where the layer itself says how its images are decoded.
-_DECODED = _harmless("does not tell the number of channels", "mean_value force_color force_gray")
+_DECODED = without_effect(
+    "does not tell the number of channels", "mean_value force_color force_gray"
+)
 
 
 class Source(Meaning):
@@ -131,9 +134,10 @@ class MemoryData(Source):
         return [data, (self.batch_size,)][:tops]
 
 
-def _images(
+def images(
     batch: int, channels: int, height: int, width: int, tops: int
 ) -> Sequence[Optional[Shape]]:
+    """The shapes of images and their labels (N), each None where a size of it is 0: not told."""
     data = (batch, channels, height, width)
     return [data if min(data) > 0 else None, (batch,) if batch > 0 else None][:tops]
 
@@ -142,9 +146,9 @@ def _images(
     "Data",
     messages=("data_param", "transform_param"),
     harmless={
-        **_TRANSFORM,
-        **_harmless(
-            _READING,
+        **TRANSFORM,
+        **without_effect(
+            READING,
             """
             source backend rand_skip force_encoded_color prefetch cache parser_threads precache
             random shuffle shuffle_buffer_size threads
@@ -167,16 +171,16 @@ class Data(Source):
     def known(self, tops: int) -> Sequence[Optional[Shape]]:
         channels = len(self.mean_value) if len(self.mean_value) > 1 else 0
         channels = 3 if self.force_color else 1 if self.force_gray else channels
-        return _images(self.batch_size, channels, self.crop_size, self.crop_size, tops)
+        return images(self.batch_size, channels, self.crop_size, self.crop_size, tops)
 
 
 @layer(
     "ImageData",
     messages=("image_data_param", "transform_param"),
     harmless={
-        **_TRANSFORM,
+        **TRANSFORM,
         **_DECODED,
-        **_harmless(_READING, "source rand_skip shuffle root_folder"),
+        **without_effect(READING, "source rand_skip shuffle root_folder"),
     },
 )
 class ImageData(Source):
@@ -200,17 +204,17 @@ class ImageData(Source):
 
     def known(self, tops: int) -> Sequence[Optional[Shape]]:
         height, width = self.crop_size or self.new_height, self.crop_size or self.new_width
-        return _images(self.batch_size, 3 if self.is_color else 1, height, width, tops)
+        return images(self.batch_size, 3 if self.is_color else 1, height, width, tops)
 
 
 @layer(
     "WindowData",
     messages=("window_data_param", "transform_param"),
     harmless={
-        **_TRANSFORM,
+        **TRANSFORM,
         **_DECODED,
-        **_harmless(
-            _READING,
+        **without_effect(
+            READING,
             """
             source fg_threshold bg_threshold fg_fraction context_pad crop_mode cache_images
             root_folder
@@ -228,10 +232,10 @@ class WindowData(Source):
     top_count = (1, 2)
 
     def known(self, tops: int) -> Sequence[Optional[Shape]]:
-        return _images(self.batch_size, 3, self.crop_size, self.crop_size, tops)
+        return images(self.batch_size, 3, self.crop_size, self.crop_size, tops)
 
 
-@layer("HDF5Data", message="hdf5_data_param", harmless=_harmless(_READING, "source shuffle"))
+@layer("HDF5Data", message="hdf5_data_param", harmless=without_effect(READING, "source shuffle"))
 class HDF5Data(Source):
     """Each top is the data set of its name, batch_size rows at a time; the files alone know the
     other axes (hdf5_data_layer.cpp)."""

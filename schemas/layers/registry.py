@@ -59,6 +59,13 @@ HARMLESS_EVERYWHERE = {
 ENGINE = "a choice of implementation"
 FILLER = "initial values, replaced by the weights"
 
+# What every Python layer writes: `module` and `layer` are its dialect, param_str is its parameters.
+PYTHON = {
+    "module": "names the meaning",
+    "layer": "names the meaning",
+    "share_in_parallel": "steers training on several GPUs",
+}
+
 # A blob's count is an int in Caffe (blob.hpp).
 MAX_COUNT = 2**31 - 1
 
@@ -76,8 +83,12 @@ class Meaning:
         role: ``compute``; ``input`` (an Input layer); ``data`` (a source of batches: becomes an
             input); ``loss`` (training or scoring: dropped with its labels); ``sink`` (no tops,
             dropped).
-        labels: for ``loss``, the first bottom that is a label and not a prediction.
+        labels: for ``loss`` and ``sink``, the first bottom that is a label and not a prediction;
+            its branch goes too.
         index_tops: tops whose values are positions or counts.
+        copies: every value of the tops is one of the bottoms', unchanged, or a place or 0.
+        contested: a fork's meaning which a layer that fits BVLC's may have as well: the user is
+            asked to choose.
     """
 
     messages: Tuple[str, ...] = ()
@@ -88,6 +99,13 @@ class Meaning:
     role: str = "compute"
     labels: int = 1
     index_tops: Tuple[int, ...] = ()
+    copies: bool = False
+    contested: bool = False
+
+    @classmethod
+    def fits_blobs(cls, shapes: Sequence[Shape]) -> bool:
+        """Whether stored parameter blobs of these shapes may belong to a layer of this meaning."""
+        return True
 
     def check(self) -> None:
         """Refuses parameter combinations that need no shapes to be judged.
@@ -116,11 +134,57 @@ class Meaning:
     ) -> List[Optional[int]]:
         """The batch axis of each top, given those of the bottoms; None where samples mix.
 
-        The default suits a layer that treats the samples one by one and keeps them on axis 0.
+        The default keeps the batch that all bottoms have in common on one of the `leading` axes.
         """
-        if not batches or any(axis != 0 for axis in batches):
+        batch = batches[0] if len(set(batches)) == 1 else None
+        if batch is None or batch >= self.leading(bottoms):
             return [None] * len(tops)
-        return [0 if top and top[0] == bottoms[0][0] else None for top in tops]
+        kept = tuple(bottoms[0][: batch + 1])
+        return [batch if tuple(top[: batch + 1]) == kept else None for top in tops]
+
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        """How many leading axes the layer leaves alone: what stands at one place of them depends on
+        nothing that stands at another.
+
+        By default 1, for samples on axis 0. A blob of sequences (T, N, ...) goes on as one where
+        there are 2 or more.
+        """
+        return 1
+
+    def time_major(self, bottoms: int) -> Mapping[int, bool]:
+        """The bottoms with a batch on axis 1 behind time on axis 0: whether any length will do."""
+        return {}
+
+    def varying(
+        self, bottoms: Sequence[Shape], axes: Sequence[Optional[int]], tops: Sequence[Shape]
+    ) -> List[Optional[int]]:
+        """The axis of each top whose size only the data tell, given those of the bottoms.
+
+        The default suits a layer that takes rows as it takes the samples of a batch.
+
+        Raises:
+            UnsupportedModel: a bottom has such an axis, and the layer cannot go by it.
+        """
+        if all(axis is None for axis in axes):
+            return [None] * len(tops)
+        found = self.batch_axes(bottoms, axes, tops)
+        if any(axis is None for axis in found):
+            raise UnsupportedModel(
+                "a bottom's number of rows depends on the data, which this layer cannot go by here"
+            )
+        return found
+
+    def numbers(self, bottoms: Sequence[Shape]) -> Dict[int, int]:
+        """Which bottoms hold whole numbers from 0 on, and below what: rows, classes, labels."""
+        return {}
+
+    def examples(self, bottoms: Sequence[Shape]) -> Dict[int, np.ndarray]:
+        """Sensible values of the bottoms that random ones would make no sense for, by place.
+
+        A reference is recorded with them where such a bottom is an input of the net. Always the
+        same, float32, of the bottom's shape.
+        """
+        return {}
 
     def shares_memory(self, bottoms: int, tops: int) -> bool:
         """Whether Caffe's tops are views of bottom 0, so that writing one in place changes all."""
@@ -180,6 +244,23 @@ def registered() -> Dict[Tuple[str, str], Type[Meaning]]:
     return dict(_registry)
 
 
+@contextmanager
+def extended() -> Iterator[None]:
+    """Forgets, at its end, the meanings that were registered meanwhile."""
+    before = dict(_registry)
+    try:
+        yield
+    finally:
+        _registry.clear()
+        _registry.update(before)
+
+
+def dialects(type_: str) -> Dict[str, Type[Meaning]]:
+    """Dialect -> the meaning that a layer type has there."""
+    _load()
+    return {dialect: cls for (known, dialect), cls in _registry.items() if known == type_}
+
+
 def find(type_: str, dialect: str = "") -> Optional[Type[Meaning]]:
     """The meaning of a layer type, or None."""
     _load()
@@ -195,12 +276,46 @@ def meaning(of: Layer) -> Meaning:
     """
     cls = find(of.type, of.dialect)
     if cls is None:
-        raise UnsupportedModel(f"layer type {of.type!r} is not supported", str(of))
+        named = f"{of.type!r} ({of.dialect})" if of.dialect else repr(of.type)
+        raise UnsupportedModel(f"layer type {named} is not supported", str(of))
     values = _parameters(of, cls)
     with located(of):
         made = cls(**values)
         made.check()
     return made
+
+
+def parameters(cls: Type[Meaning]) -> Dict[str, Any]:
+    """Caffe's name of each parameter -> its field; the keyword ``lambda`` is ``lambda_``."""
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    return {field.name.rstrip("_"): field for field in fields}
+
+
+def objections(of: Layer, cls: Type[Meaning]) -> List[str]:
+    """What speaks against the layer's having this meaning, where its type has several.
+
+    That is what is written and not read: a field, a value that is not a choice, a message that
+    another meaning of the type reads, a number of bottoms or tops.
+    """
+    found: List[str] = []
+    rivals = {message for other in dialects(of.type).values() for message in other.messages}
+    declared = parameters(cls)
+    for name, content in of.fields.items():
+        if name in cls.messages and isinstance(content, Mapping):
+            for key, value in content.items():
+                if key not in declared and key not in cls.harmless:
+                    found.append(f"field {name}.{key}")
+                elif key in cls.choices and value not in cls.choices[key]:
+                    found.append(f"{name}.{key} is {value}")
+        elif name in rivals:
+            found.append(f"message {name}")
+    for what, number, (least, most) in (
+        ("bottoms", len(of.bottoms), cls.bottom_count),
+        ("tops", len(of.tops), cls.top_count),
+    ):
+        if number < least or (most is not None and number > most):
+            found.append(f"{number} {what}")
+    return found
 
 
 def _parameters(of: Layer, cls: Type[Meaning]) -> Dict[str, Any]:
@@ -224,11 +339,12 @@ def _read_message(
     of: Layer, cls: Type[Meaning], name: str, content: Mapping[str, Any]
 ) -> Dict[str, Any]:
     """The parameters in one message that the meaning reads."""
-    declared = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    declared = parameters(cls)
     values: Dict[str, Any] = {}
     for key, value in content.items():
         if key in declared:
-            values[key] = _checked(of, f"{name}.{key}", value, str(declared[key].type))
+            field = declared[key]
+            values[field.name] = _checked(of, f"{name}.{key}", value, _annotation(field))
             allowed = cls.choices.get(key)
             if allowed is not None and value not in allowed:
                 raise UnsupportedModel(
@@ -247,7 +363,15 @@ _SCALARS: Dict[str, Tuple[Any, ...]] = {
     "int": (int,),
     "float": (int, float),
     "str": (str,),
+    "Mapping[str, Any]": (Mapping,),
 }
+
+
+def _annotation(field: dataclasses.Field) -> str:
+    """A parameter's type as text, whether or not the module postpones its annotations."""
+    if isinstance(field.type, type):
+        return field.type.__name__
+    return str(field.type).replace("typing.", "")
 
 
 def _checked(of: Layer, name: str, value: Any, annotation: str) -> Any:

@@ -1,15 +1,18 @@
-"""Scale and Bias: an operand, a blob or the second bottom, is spread over the first bottom."""
+"""Scale and Bias: an operand, a blob or the second bottom, is spread over the first bottom.
+
+Beside them the forks' layers that scale or shift: ChannelScale, Mean.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from schemas.errors import MalformedModel
+from schemas.errors import MalformedModel, UnsupportedModel
 from schemas.graph import Shape
-from schemas.layers.axes import canonical
+from schemas.layers.axes import canonical, count
 from schemas.layers.registry import FILLER, Meaning, layer
 
 
@@ -70,7 +73,7 @@ class Spread(Meaning):
     ) -> List[Optional[int]]:
         batch, axes = batches[0], len(self.operand(bottoms))
         start = self.start(len(bottoms[0]), axes)
-        if batch is None or (start <= batch < start + axes and self.weight_shapes(bottoms)):
+        if batch is None or (axes and start <= batch and self.weight_shapes(bottoms)):
             return [None]
         if len(bottoms) == 2 and (batches[1] is None or start + batches[1] != batch):
             return [None]
@@ -110,3 +113,120 @@ class Bias(Spread):
         axes = len(self.operand([bottom.shape for bottom in bottoms]))
         operand = (list(bottoms[1:]) + list(weights))[0]
         return [np.asarray(bottoms[0] + self.spread(operand, bottoms[0], axes), np.float32)]
+
+
+@layer(
+    "ChannelScale",
+    message="channel_scale_param",
+    harmless={
+        "do_backward_feature": "steers the backward pass",
+        "do_backward_scale": "steers the backward pass",
+        "init_global_scale": FILLER,
+    },
+    dialect="happynear",
+)
+class ChannelScale(Meaning):
+    """x * scale, the second bottom having one factor for each place of x but for the channels; with
+    `global_scale`, x * blob (1), the blob being kept within `min_global_scale` and
+    `max_global_scale` and given as a second top (happynear's channel_scale_layer.cpp).
+
+    Without `do_forward` the bottom is copied.
+    """
+
+    do_forward: bool = True
+    global_scale: bool = False
+    max_global_scale: float = 1000.0
+    min_global_scale: float = 0.0
+
+    bottom_count = (2, 2)
+    top_count = (1, 2)
+
+    def weight_shapes(self, bottoms: Sequence[Shape]) -> List[Shape]:
+        return [(1,)] if self.global_scale else []
+
+    def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
+        x, scale = bottoms
+        if not 2 <= len(x) <= 4 or x[:1] != scale[:1] or count(x) // x[1] != count(scale):
+            raise MalformedModel(
+                f"bottom 1 of shape {list(scale)} should hold one factor for each place of bottom "
+                f"0, of shape {list(x)} and 2 to 4 axes, but for the channels"
+            )
+        if tops == 2 and not (self.global_scale and self.do_forward):
+            raise UnsupportedModel("the second top is never written without a global scale")
+        return [tuple(x), (1,)][:tops]
+
+    def factor(self, blob: np.ndarray) -> np.ndarray:
+        """The global scale within its bounds, of shape (1,)."""
+        upper = np.minimum(blob, np.float32(self.max_global_scale))
+        return np.maximum(upper, np.float32(self.min_global_scale))
+
+    def forward(
+        self, bottoms: Sequence[np.ndarray], weights: Sequence[np.ndarray], tops: int
+    ) -> List[np.ndarray]:
+        x, scale = bottoms
+        if not self.do_forward:
+            return [x.copy()]
+        if self.global_scale:
+            factor = self.factor(weights[0])
+            return [x * factor, factor][:tops]
+        return [x * scale.reshape((len(x), 1) + x.shape[2:])]
+
+    def batch_axes(
+        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
+    ) -> List[Optional[int]]:
+        return [super().batch_axes(bottoms, batches, tops[:1])[0], None][: len(tops)]
+
+
+@layer("Mean", message="mean_param", dialect="flownet2")
+class Mean(Meaning):
+    """output_scale * (input_scale * x +/- mean_scale * value) for each bottom; channel c takes
+    value c modulo their number (flownet2's mean_layer.cpp)."""
+
+    operation: Optional[str] = None
+    file: Optional[str] = None
+    value: Tuple[float, ...] = ()
+    mean_scale: float = 1.0
+    input_scale: float = 1.0
+    output_scale: float = 1.0
+
+    bottom_count = (1, None)
+    top_count = (1, None)
+    choices = {"operation": ("ADD", "SUBTRACT")}
+
+    def check(self) -> None:
+        if self.operation is None:
+            raise MalformedModel("operation should be given: ADD or SUBTRACT")
+        if self.file is not None:
+            raise UnsupportedModel(
+                f"the mean is read from a file, {self.file!r}, that is no part of the net; write "
+                "its values as a Bias layer"
+            )
+        if not self.value:
+            raise MalformedModel("value should be given")
+
+    @property
+    def signed_scale(self) -> float:
+        """What the values are multiplied by before they are added."""
+        return -self.mean_scale if self.operation == "SUBTRACT" else self.mean_scale
+
+    def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
+        if tops != len(bottoms):
+            raise MalformedModel(f"one top per bottom expected: {len(bottoms)}, found {tops}")
+        for shape in bottoms:
+            if len(shape) != 4:
+                raise UnsupportedModel(f"bottoms of 4 axes are supported, found {list(shape)}")
+            if shape[1] % len(self.value):
+                raise MalformedModel(f"{len(self.value)} values do not divide {shape[1]} channels")
+        return [tuple(shape) for shape in bottoms]
+
+    def forward(
+        self, bottoms: Sequence[np.ndarray], weights: Sequence[np.ndarray], tops: int
+    ) -> List[np.ndarray]:
+        shift = np.float32(self.signed_scale) * np.array(self.value, np.float32)
+        results = []
+        for x in bottoms:
+            means = np.resize(shift, (x.shape[1], 1, 1))
+            results.append(
+                np.float32(self.output_scale) * (np.float32(self.input_scale) * x + means)
+            )
+        return results

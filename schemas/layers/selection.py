@@ -62,9 +62,5 @@ class ArgMax(Meaning):
             return [np.ascontiguousarray(values if self.out_max_val else places)]
         return [(np.stack([places, values], 1) if self.out_max_val else places).reshape(shape)]
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        if self.axis is None:
-            return [0 if batches[0] == 0 else None]
-        return [None if batches[0] == canonical(self.axis, len(bottoms[0])) else batches[0]]
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return 1 if self.axis is None else canonical(self.axis, len(bottoms[0]))

@@ -6,9 +6,9 @@ from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from schemas.errors import MalformedModel
+from schemas.errors import MalformedModel, UnsupportedModel
 from schemas.graph import Shape
-from schemas.layers.axes import canonical, common_batch, count
+from schemas.layers.axes import canonical
 from schemas.layers.registry import ENGINE, Meaning, layer
 
 
@@ -27,11 +27,15 @@ class Concat(Meaning):
 
     concat_dim: Optional[int] = None
     axis: Optional[int] = None
+    per_fla_fuse: bool = False
 
     bottom_count = (1, None)
+    copies = True
 
     def check(self) -> None:
         _one_axis(self.axis, self.concat_dim, "concat_dim")
+        if self.per_fla_fuse:
+            raise UnsupportedModel("per_fla_fuse: true is what Intel's Caffe makes of other layers")
 
     def along(self, rank: int) -> int:
         """The axis, counted from the front."""
@@ -56,11 +60,8 @@ class Concat(Meaning):
     ) -> List[np.ndarray]:
         return [np.concatenate(bottoms, axis=self.along(bottoms[0].ndim))]
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        batch = common_batch(batches)
-        return [None if batch == self.along(len(bottoms[0])) else batch]
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return self.along(len(bottoms[0]))
 
     def shares_memory(self, bottoms: int, tops: int) -> bool:
         return bottoms == 1
@@ -76,6 +77,7 @@ class Slice(Meaning):
     axis: Optional[int] = None
 
     top_count = (1, None)
+    copies = True
 
     def check(self) -> None:
         _one_axis(self.axis, self.slice_dim, "slice_dim")
@@ -116,11 +118,8 @@ class Slice(Meaning):
         parts = np.split(bottoms[0], points[1:-1], axis=axis)
         return [np.ascontiguousarray(part) for part in parts]
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        mixed = batches[0] == self.along(len(bottoms[0]))
-        return [None if mixed else batches[0]] * len(tops)
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return self.along(len(bottoms[0]))
 
     def shares_memory(self, bottoms: int, tops: int) -> bool:
         return tops == 1
@@ -131,6 +130,7 @@ class Split(Meaning):
     """The bottom, under as many names as there are tops (split_layer.cpp)."""
 
     top_count = (1, None)
+    copies = True
 
     def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
         return [tuple(bottoms[0])] * tops
@@ -140,24 +140,60 @@ class Split(Meaning):
     ) -> List[np.ndarray]:
         return [bottoms[0]] * tops
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        return [batches[0]] * len(tops)
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return len(bottoms[0])
 
     def shares_memory(self, bottoms: int, tops: int) -> bool:
         return True
 
 
+class Cropped(Meaning):
+    """From an axis on, as much of bottom 0 as bottom 1 is large, starting at an offset."""
+
+    bottom_count = (2, 2)
+    copies = True
+
+    def first(self, rank: int) -> int:
+        """The first cropped axis."""
+        raise NotImplementedError
+
+    def offsets(self, rank: int) -> List[int]:
+        """The first kept place along each axis of bottom 0."""
+        raise NotImplementedError
+
+    def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
+        shape, like = tuple(bottoms[0]), tuple(bottoms[1])
+        axis, offsets = self.first(len(shape)), self.offsets(len(shape))
+        if len(like) < len(shape) or any(
+            offset + b > a for a, b, offset in list(zip(shape, like, offsets))[axis:]
+        ):
+            raise MalformedModel(
+                f"bottom 1 of shape {list(like)} should fit into bottom 0 of shape {list(shape)} "
+                f"from axis {axis} on, at offsets {offsets[axis:]}"
+            )
+        return [shape[:axis] + like[axis : len(shape)]]
+
+    def forward(
+        self, bottoms: Sequence[np.ndarray], weights: Sequence[np.ndarray], tops: int
+    ) -> List[np.ndarray]:
+        (shape,) = self.shapes([bottom.shape for bottom in bottoms], tops)
+        kept = tuple(slice(o, o + n) for o, n in zip(self.offsets(len(shape)), shape))
+        return [np.ascontiguousarray(bottoms[0][kept])]
+
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return self.first(len(bottoms[0]))
+
+
 @layer("Crop", message="crop_param")
-class Crop(Meaning):
+class Crop(Cropped):
     """From `axis` on, as much of bottom 0 as bottom 1 is large, starting at `offset`, which is
     given for none, all or each of these axes (crop_layer.cpp)."""
 
     axis: int = 2
     offset: Tuple[int, ...] = ()
 
-    bottom_count = (2, 2)
+    def first(self, rank: int) -> int:
+        return canonical(self.axis, rank)
 
     def offsets(self, rank: int) -> List[int]:
         """The first kept place along each axis of bottom 0.
@@ -175,156 +211,55 @@ class Crop(Meaning):
         offsets = self.offset if len(self.offset) == cropped else (*self.offset, 0)[:1] * cropped
         return [0] * axis + list(offsets)
 
-    def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
-        shape, like = tuple(bottoms[0]), tuple(bottoms[1])
-        axis = canonical(self.axis, len(shape))
-        offsets = self.offsets(len(shape))
-        if len(like) < len(shape) or any(
-            offset + b > a for a, b, offset in list(zip(shape, like, offsets))[axis:]
-        ):
-            raise MalformedModel(
-                f"bottom 1 of shape {list(like)} should fit into bottom 0 of shape {list(shape)} "
-                f"from axis {axis} on, at offsets {offsets[axis:]}"
-            )
-        return [shape[:axis] + like[axis : len(shape)]]
 
-    def forward(
-        self, bottoms: Sequence[np.ndarray], weights: Sequence[np.ndarray], tops: int
-    ) -> List[np.ndarray]:
-        (shape,) = self.shapes([bottom.shape for bottom in bottoms], tops)
-        kept = tuple(slice(o, o + n) for o, n in zip(self.offsets(len(shape)), shape))
-        return [np.ascontiguousarray(bottoms[0][kept])]
+@layer("Crop", message="crop_param", dialect="fcn-future")
+class AlignedCrop(Cropped):
+    """As many rows and columns of bottom 0 as bottom 1 has, those that lie where bottom 1 lies: the
+    Crop of the old FCN branch, without parameters (crop_layer.cpp of HED and longjon/caffe:future).
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        axis = canonical(self.axis, len(bottoms[0]))
-        apart = all(batch is not None and batch < axis for batch in batches)
-        return [batches[0] if apart else None]
+    Stage 1 works out `aligned`, the first row and column, from the layers between the bottoms.
+    """
+
+    aligned: Tuple[int, ...] = ()
+
+    contested = True
+
+    def first(self, rank: int) -> int:
+        if rank != 4:
+            raise MalformedModel(f"bottom 0 should have 4 axes, found {rank}")
+        return 2
+
+    def offsets(self, rank: int) -> List[int]:
+        if len(self.aligned) != 2:
+            raise UnsupportedModel("where its bottoms lie in each other was not worked out")
+        return [0, 0, *self.aligned]
 
 
-class View(Meaning):
-    """The bottom's values in the same order, under another shape."""
-
-    def forward(
-        self, bottoms: Sequence[np.ndarray], weights: Sequence[np.ndarray], tops: int
-    ) -> List[np.ndarray]:
-        (shape,) = self.shapes([bottoms[0].shape], tops)
-        return [bottoms[0].reshape(shape)]
-
-    def shares_memory(self, bottoms: int, tops: int) -> bool:
-        return True
-
-
-@layer("Flatten", message="flatten_param")
-class Flatten(View):
-    """The axes from `axis` to `end_axis`, both included, made one (flatten_layer.cpp)."""
+@layer("Tile", message="tile_param")
+class Tile(Meaning):
+    """The bottom `tiles` times, one after the other along `axis` (tile_layer.cpp)."""
 
     axis: int = 1
-    end_axis: int = -1
+    tiles: int = 0
 
-    def span(self, rank: int) -> Tuple[int, int]:
-        """The first flattened axis, and the first after the last.
-
-        Raises:
-            MalformedModel: the axes are out of range or out of order.
-        """
-        start, end = canonical(self.axis, rank), canonical(self.end_axis, rank, "end_axis") + 1
-        if start > end:
-            raise MalformedModel(f"axis {start} lies after end_axis {end - 1}")
-        return start, end
-
-    def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
-        shape = tuple(bottoms[0])
-        start, end = self.span(len(shape))
-        return [shape[:start] + (count(shape[start:end]),) + shape[end:]]
-
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        start, end = self.span(len(bottoms[0]))
-        batch = batches[0]
-        if batch is None or batch < start:
-            return [batch]
-        if batch >= end:
-            return [batch - (end - start) + 1]
-        return [start if count(bottoms[0][start:end]) == bottoms[0][batch] else None]
-
-
-@layer("Reshape", message="reshape_param")
-class Reshape(View):
-    """The `num_axes` axes from `axis` on replaced by `shape`, where 0 copies the bottom's axis and
-    one -1 takes what remains (reshape_layer.cpp)."""
-
-    shape: Tuple[int, ...] = ()
-    axis: int = 0
-    num_axes: int = -1
+    copies = True
 
     def check(self) -> None:
-        if self.num_axes < -1 or self.shape.count(-1) > 1 or any(dim < -1 for dim in self.shape):
-            raise MalformedModel(
-                f"at most one -1 in shape and num_axes of -1 or more expected, "
-                f"found {list(self.shape)} and {self.num_axes}"
-            )
-
-    def span(self, rank: int) -> Tuple[int, int]:
-        """The first replaced axis, and the first after the last.
-
-        Raises:
-            MalformedModel: the axes are out of range.
-        """
-        start = self.axis if self.axis >= 0 else rank + self.axis + 1
-        end = rank if self.num_axes == -1 else start + self.num_axes
-        if not 0 <= start <= end <= rank:
-            raise MalformedModel(
-                f"axis {self.axis} and num_axes {self.num_axes} are out of range "
-                f"for a bottom of {rank} axes"
-            )
-        return start, end
+        if self.tiles < 1:
+            raise MalformedModel(f"tiles should be positive, found {self.tiles}")
 
     def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
-        bottom = tuple(bottoms[0])
-        start, end = self.span(len(bottom))
-        new = list(self.shape)
-        for index, dim in enumerate(new):
-            if dim == 0:
-                if start + index >= len(bottom):
-                    raise MalformedModel(
-                        f"shape {list(self.shape)} copies axis {start + index}, "
-                        f"which a bottom of shape {list(bottom)} lacks"
-                    )
-                new[index] = bottom[start + index]
-        if -1 in new:
-            rest = count(bottom[:start]) * count(bottom[end:]) * -count(new)
-            new[new.index(-1)] = count(bottom) // rest if rest else 0
-        top = bottom[:start] + tuple(new) + bottom[end:]
-        if count(top) != count(bottom):
-            raise MalformedModel(
-                f"shape {list(self.shape)} cannot hold the {count(bottom)} values "
-                f"of a bottom of shape {list(bottom)}"
-            )
-        return [top]
+        top = list(bottoms[0])
+        top[canonical(self.axis, len(top))] *= self.tiles
+        return [tuple(top)]
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        bottom, top, batch = bottoms[0], tops[0], batches[0]
-        start, end = self.span(len(bottom))
-        if batch is None or batch < start:
-            return [batch]
-        if batch >= end:
-            return [batch - (end - start) + len(self.shape)]
-        # The rows stay whole where an axis of the same size, copied or inferred, has as many values
-        # before it as the batch axis had.
-        for index, dim in enumerate(self.shape, start=start):
-            follows = (dim == 0 and index == batch) or dim == -1
-            if (
-                follows
-                and top[index] == bottom[batch]
-                and count(top[:index]) == count(bottom[:batch])
-            ):
-                return [index]
-        return [None]
+    def forward(
+        self, bottoms: Sequence[np.ndarray], weights: Sequence[np.ndarray], tops: int
+    ) -> List[np.ndarray]:
+        return [np.concatenate([bottoms[0]] * self.tiles, axis=self.axis)]
+
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return canonical(self.axis, len(bottoms[0]))
 
 
 @layer("Silence")
@@ -334,6 +269,7 @@ class Silence(Meaning):
     bottom_count = (1, None)
     top_count = (0, 0)
     role = "sink"
+    labels = 0
 
     def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
         return []

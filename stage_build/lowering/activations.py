@@ -10,7 +10,13 @@ from stage_build.lowering.registry import Call, Site, lowering
 
 @lowering("ReLU")
 def relu(site: Site) -> Call:
-    return Call("relu", {"slope": site.meaning.negative_slope})
+    made = site.meaning
+    if made.limits is None:
+        return Call("relu", {"slope": made.negative_slope})
+    least, greatest = made.limits
+    return Call(
+        "limited_relu", {"slope": made.negative_slope, "least": least, "greatest": greatest}
+    )
 
 
 @lowering("PReLU")
@@ -31,6 +37,21 @@ def elu(site: Site) -> Call:
 def activation(site: Site) -> Call:
     function = {"Sigmoid": "sigmoid", "TanH": "tanh", "BNLL": "softplus"}[site.layer.type]
     return Call("activation", {0: function})
+
+
+@lowering("Swish")
+def swish(site: Site) -> Call:
+    return Call("swish", {"beta": site.meaning.beta})
+
+
+@lowering("Clip")
+def clip(site: Site) -> Call:
+    return Call("clip", {0: site.meaning.min, 1: site.meaning.max})
+
+
+@lowering("Threshold")
+def threshold(site: Site) -> Call:
+    return Call("threshold", {"threshold": site.meaning.threshold})
 
 
 @lowering("AbsVal")

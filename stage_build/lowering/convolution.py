@@ -1,78 +1,113 @@
-"""Convolution and Deconvolution."""
+"""Convolution and Deconvolution, over images and over any other number of axes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from schemas.errors import UnsupportedModel
 from stage_build import layout
 from stage_build.lowering.registry import Call, Site, lowering
 
 
-def single(pair: tuple[int, int]) -> Any:
-    """One number for a pair of equal ones."""
-    return pair[0] if pair[0] == pair[1] else pair
+def single(sizes: Sequence[Any]) -> Any:
+    """One number for equal ones."""
+    return sizes[0] if len(set(sizes)) == 1 else tuple(sizes)
 
 
-def _arguments(site: Site) -> dict[Any, Any]:
-    if len(site.bottoms) > 1:
-        raise UnsupportedModel("several bottoms that share the weights are not supported")
-    if len(site.bottoms[0].shape) != 4:
-        raise UnsupportedModel(f"only 4 axes are supported, found {list(site.bottoms[0].shape)}")
-    window = site.meaning.geometry()
-    return {
-        "kernel": single(window.kernel),
-        "stride": single(window.stride),
-        "pad": single(window.pad),
-        "dilation": single(window.dilation),
-        "bias": site.meaning.bias_term,
-    }
+def single_pads(pads: Sequence[tuple[int, int]]) -> Any:
+    """One number for equal ones, one for each axis where both sides have as many, else pairs."""
+    even = all(before == after for before, after in pads)
+    return single([before for before, _ in pads]) if even else tuple(pads)
 
 
 @lowering("Convolution")
 def convolution(site: Site) -> Call:
-    made, arguments = site.meaning, _arguments(site)
-    window = made.geometry()
-    channels = site.bottoms[0].shape[1]
-    for side, pad, extent in zip(site.bottoms[0].shape[2:], window.pad, window.extent, strict=True):
-        if side + 2 * pad < extent:
-            raise UnsupportedModel(
-                f"the window ({extent}) is larger than the padded image ({side + 2 * pad}); Caffe "
-                "reads past the padding here"
-            )
+    made, shape = site.meaning, site.bottoms[0].shape
+    size = made.spatial(shape)
+    geometry, out = made.placed(size)
+    pads = geometry.padding(size, None if geometry.convolved(size) == out else out)
+    channels = shape[len(shape) - len(size) - 1]
+    group, outputs = made.groups(channels), made.outputs(channels)
+    arguments: dict[Any, Any] = {
+        "kernel": single(geometry.kernel),
+        "stride": single(geometry.stride),
+        "pad": single_pads(pads),
+        "dilation": single(geometry.dilation),
+        "bias": made.bias_term,
+        "relu": made.negative_slope if made.relu else None,
+    }
+    if len(shape) != 4 or len(size) != 2:
+        arguments |= {0: outputs, "group": group, "axis": len(shape) - len(size) - 1}
+        return Call("convolution_nd", arguments, lambda: _weights(site))
     # Keras's depthwise layer takes one stride for both sides, and none beside a dilation.
-    square = window.stride[0] == window.stride[1]
+    square = geometry.stride[0] == geometry.stride[1]
     if (
-        made.group == channels > 1
+        group == channels > 1
         and square
-        and (max(window.stride) == 1 or max(window.dilation) == 1)
+        and (max(geometry.stride) == 1 or max(geometry.dilation) == 1)
     ):
-        arguments["multiplier"] = made.num_output // channels
+        arguments["multiplier"] = outputs // channels
         return Call(
             "depthwise_convolution",
             arguments,
             lambda: [layout.depthwise_kernel(site.arrays[0], channels), *_rest(site)],
         )
-    arguments |= {0: made.num_output, "group": made.group}
-    return Call(
-        "convolution", arguments, lambda: [layout.convolution_kernel(site.arrays[0]), *_rest(site)]
-    )
+    arguments |= {0: outputs, "group": group}
+    return Call("convolution", arguments, lambda: _weights(site))
+
+
+lowering("DepthwiseConvolution", "ConvolutionDepthwise", dialect="depthwise")(convolution)
+
+
+@lowering("Convolution3D", dialect="c3d")
+def convolution_3d(site: Site) -> Call:
+    plain, size = site.meaning.plain(), site.bottoms[0].shape[2:]
+    geometry, _ = plain.placed(size)
+    arguments = {
+        0: plain.num_output,
+        "kernel": single(geometry.kernel),
+        "stride": single(geometry.stride),
+        "pad": single_pads(geometry.padding(size)),
+        "bias": plain.bias_term,
+    }
+    return Call("convolution_nd", arguments, lambda: _weights(site))
 
 
 @lowering("Deconvolution")
 def deconvolution(site: Site) -> Call:
-    made, arguments = site.meaning, _arguments(site)
-    arguments |= {0: made.num_output, "group": made.group}
+    made, shape = site.meaning, site.bottoms[0].shape
+    size = made.spatial(shape)
+    window = made.geometry(len(size))
+    arguments = {
+        0: made.num_output,
+        "kernel": single(window.kernel),
+        "stride": single(window.stride),
+        "pad": single(window.pad),
+        "dilation": single(window.dilation),
+        "group": made.group,
+        "bias": made.bias_term,
+    }
 
-    def weights() -> list[np.ndarray]:
-        if made.group > 1 or max(made.geometry().dilation) > 1:
-            return [layout.grouped_deconvolution_kernel(site.arrays[0], made.group), *_rest(site)]
-        return [layout.deconvolution_kernel(site.arrays[0]), *_rest(site)]
+    def turned() -> list[np.ndarray]:
+        return [layout.grouped_deconvolution_kernel(site.arrays[0], made.group), *_rest(site)]
 
-    return Call("deconvolution", arguments, weights)
+    if len(shape) != 4 or len(size) != 2:
+        arguments["axis"] = len(shape) - len(size) - 1
+        return Call("deconvolution_nd", arguments, turned)
+    if made.group > 1 or max(window.dilation) > 1:
+        return Call("deconvolution", arguments, turned)
+    return Call(
+        "deconvolution",
+        arguments,
+        lambda: [layout.deconvolution_kernel(site.arrays[0]), *_rest(site)],
+    )
+
+
+def _weights(site: Site) -> list[np.ndarray]:
+    return [layout.convolution_kernel(site.arrays[0]), *_rest(site)]
 
 
 def _rest(site: Site) -> list[np.ndarray]:
-    return [site.arrays[i] for i in range(1, len(site.arrays))]
+    return [site.arrays[i].reshape(-1) for i in range(1, len(site.arrays))]

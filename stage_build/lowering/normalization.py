@@ -1,8 +1,6 @@
-"""LRN and BatchNorm."""
+"""Normalization of each sample alone: LRN, MVN, the forks' Normalize and their kin."""
 
 from __future__ import annotations
-
-import numpy as np
 
 from stage_build import layout
 from stage_build.lowering.registry import Call, Site, lowering
@@ -17,17 +15,56 @@ def lrn(site: Site) -> Call:
     return Call("lrn", {**arguments, "k": made.k})
 
 
-@lowering("BatchNorm")
-def batch_norm(site: Site) -> Call:
-    made, shape = site.meaning, site.bottoms[0].shape
-    axis = layout.tensor_axis(1, len(shape)) if len(shape) > 1 else 0
-    arguments = {"axis": axis, "eps": made.eps}
-    if not made.stored:
-        return Call("batch_statistics_norm", arguments)
+@lowering("MVN")
+def mvn(site: Site) -> Call:
+    made = site.meaning
+    return Call(
+        "mvn",
+        {
+            "across_channels": made.across_channels,
+            "normalize_variance": made.normalize_variance,
+            "eps": made.eps,
+            "add_eps_before_sqrt": made.add_eps_before_sqrt,
+        },
+    )
 
-    def weights() -> list[np.ndarray]:
-        return list(made.statistics([site.arrays[i] for i in range(3)]))
 
-    written = site.layer.fields.get("batch_norm_param", {})
-    arguments["momentum"] = min(max(float(written.get("moving_average_fraction", 0.999)), 0.0), 1.0)
-    return Call("batch_norm", arguments, weights)
+@lowering("Normalize", dialect="ssd")
+def normalize(site: Site) -> Call:
+    made = site.meaning
+    return Call(
+        "normalize",
+        {
+            "axis": layout.tensor_axis(1, len(site.bottoms[0].shape)),
+            "across_spatial": made.across_spatial,
+            "channel_shared": made.channel_shared,
+            "eps": made.eps,
+            "eps_after_root": made.eps_after_root,
+        },
+        lambda: [site.arrays[0]],
+    )
+
+
+@lowering("Normalize", dialect="happynear")
+def normalize_channels(site: Site) -> Call:
+    made = site.meaning
+    return Call(
+        "normalize_channels",
+        {0: made.normalize_type, "eps": made.eps, "with_length": len(site.tops) == 2},
+    )
+
+
+@lowering("L2Normalization")
+@lowering("L2Normalization", dialect="gy20073")
+def l2_normalization(site: Site) -> Call:
+    return Call("l2_normalization")
+
+
+@lowering("L2Normalization", dialect="spongezhang")
+def l2_normalization_of_pixels(site: Site) -> Call:
+    return Call("normalize_channels", {0: "L2", "eps": 0.0})
+
+
+@lowering("ChannelNorm", dialect="flownet2")
+def channel_norm(site: Site) -> Call:
+    return Call("channel_norm")

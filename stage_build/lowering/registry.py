@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import stage_build.lowering
-from schemas.errors import UnsupportedModel
+from schemas import plugins
+from schemas.errors import UnsupportedModel, UsageError
 from schemas.graph import Blob, Layer, Net
 from schemas.layers import registry as meanings
 
@@ -31,7 +34,8 @@ class Site:
 
     Attributes:
         meaning: the layer's parameters (an instance of its class in schemas.layers).
-        bottoms, tops: the blobs, with Caffe's shapes.
+        bottoms, tops: the blobs, with Caffe's shapes; where the layer has no bottoms, the call is
+            given the net's first input, as Keras makes no layer from nothing.
         arrays: the layer's parameter blobs in Caffe's order, read when asked for.
     """
 
@@ -77,6 +81,41 @@ def lowering(*types: str, dialect: str = "") -> Callable[[Lowering], Lowering]:
     return register
 
 
+# Family of a plug-in -> its runtime.py.
+_runtimes: dict[str, Path] = {}
+
+
+def runtime_file(family: str) -> Path | None:
+    """The runtime module of a plug-in's family; None for the families of this project."""
+    return _runtimes.get(family)
+
+
+@contextmanager
+def plugged_in(folders: Sequence[str | Path]) -> Iterator[None]:
+    """Knows the plug-ins' meanings, lowerings and runtimes while it lasts.
+
+    Raises:
+        UsageError: there is no such plug-in, it cannot be loaded, or its name is taken.
+    """
+    families = {function.__module__.rsplit(".", 1)[-1] for function in registered().values()}
+    before = dict(_registry)
+    try:
+        with plugins.meanings(folders):
+            for folder in map(Path, folders):
+                family = plugins.family(folder)
+                if family in families | set(_runtimes):
+                    raise UsageError(f"--plugin: there is a family {family!r} already", str(folder))
+                if not (folder / "runtime.py").is_file():
+                    raise UsageError("--plugin: the folder holds no runtime.py", str(folder))
+                plugins.load(folder, "lowering")
+                _runtimes[family] = folder / "runtime.py"
+            yield
+    finally:
+        _runtimes.clear()
+        _registry.clear()
+        _registry.update(before)
+
+
 def registered() -> dict[tuple[str, str], Lowering]:
     """Every (type, dialect) and its lowering."""
     for module in pkgutil.iter_modules(stage_build.lowering.__path__):
@@ -105,6 +144,11 @@ class _LayerArrays(Sequence[np.ndarray]):
         return len(self._keys)
 
 
+def given(net: Net, layer: Layer) -> tuple[str, ...]:
+    """The keys of what the layer's call is given, see `Site.bottoms`."""
+    return layer.bottoms or net.inputs[:1]
+
+
 def lower(net: Net, weights: Mapping[str, np.ndarray]) -> list[Lowered]:
     """Every layer of the net as a call.
 
@@ -121,7 +165,7 @@ def lower(net: Net, weights: Mapping[str, np.ndarray]) -> list[Lowered]:
             site = Site(
                 layer,
                 meanings.meaning(layer),
-                tuple(net.blobs[key] for key in layer.bottoms),
+                tuple(net.blobs[key] for key in given(net, layer)),
                 tuple(net.blobs[key] for key in layer.tops),
                 _LayerArrays(weights, layer.weights),
             )

@@ -1,4 +1,4 @@
-"""Scale and Bias, with weights of their own or a second bottom."""
+"""Scale and Bias, with weights of their own or a second bottom; ChannelScale, Mean."""
 
 from __future__ import annotations
 
@@ -61,4 +61,29 @@ def bias(site: Site) -> Call:
     shape = made.weight_shapes([site.bottoms[0].shape])[0]
     return Call(
         "bias", {"shape": _shape(site, shape, axis)}, lambda: [_tensor(site.arrays[0], axis, rank)]
+    )
+
+
+@lowering("ChannelScale", dialect="happynear")
+def channel_scale(site: Site) -> Call:
+    made = site.meaning
+    if not made.do_forward:
+        return Call("unscaled", alias=True)
+    if not made.global_scale:
+        return Call("scale_places")
+    both = len(site.tops) == 2
+    return Call("scale_all", {"both": both}, lambda: [made.factor(site.arrays[0])])
+
+
+@lowering("Mean", dialect="flownet2")
+def mean(site: Site) -> Call:
+    made = site.meaning
+    return Call(
+        "shift_channels",
+        {
+            0: made.value,
+            "shift_scale": made.signed_scale,
+            "input_scale": made.input_scale,
+            "output_scale": made.output_scale,
+        },
     )

@@ -34,20 +34,18 @@ def split(site: Site) -> Call:
 
 
 @lowering("Crop")
+@lowering("Crop", dialect="fcn-future")
 def crop(site: Site) -> Call:
     rank, like = (len(bottom.shape) for bottom in site.bottoms)
     if rank != like:
         raise UnsupportedModel(f"bottom 0 has {rank} axes, bottom 1 has {like}; they should agree")
     offsets = site.meaning.offsets(rank)
-    kept = [None if axis < site.meaning.axis % rank else o for axis, o in enumerate(offsets)]
+    kept = [None if axis < site.meaning.first(rank) else o for axis, o in enumerate(offsets)]
     return Call("crop", {0: layout.tensor_order(kept)})
 
 
-@lowering("Flatten", "Reshape")
-def reshape(site: Site) -> Call:
-    bottom, top = site.bottoms[0], site.tops[0]
-    if bottom.batch == 0 and top.batch == 0:
-        if len(top.shape) == 2:
-            return Call("flatten")
-        return Call("reshape", {0: top.shape[1:]})
-    return Call("reshape_batch", {0: top.shape})
+@lowering("Tile")
+def tile(site: Site) -> Call:
+    rank = len(site.bottoms[0].shape)
+    axis = layout.tensor_axis(site.meaning.axis % rank, rank)
+    return Call("tile", {0: site.meaning.tiles, "axis": axis})

@@ -16,6 +16,10 @@ class ActivationsCalls(Calls):
             return self.add(Folded(slope, name=name), x)
         return self.add(keras.layers.ReLU(negative_slope=slope, name=name), x)
 
+    def limited_relu(self, x, *, name, slope=0.0, least=None, greatest=None):
+        """`relu`, NaN made 0, then at most `greatest`, then at least `least`."""
+        return self.add(LimitedReLU(slope, least, greatest, name=name), x)
+
     def prelu(self, x, *, name, shared_axes=None):
         """max(x, 0) + weights * min(x, 0)."""
         return self.add(keras.layers.PReLU(shared_axes=shared_axes, name=name), x)
@@ -27,6 +31,20 @@ class ActivationsCalls(Calls):
     def activation(self, x, function, *, name):
         """One of Keras's functions: "sigmoid", "tanh", "softplus" (Caffe's BNLL)."""
         return self.add(keras.layers.Activation(function, name=name), x)
+
+    def swish(self, x, *, name, beta=1.0):
+        """x * sigmoid(beta * x)."""
+        if beta == 1:
+            return self.add(keras.layers.Activation("silu", name=name), x)
+        return self.add(Swish(beta, name=name), x)
+
+    def clip(self, x, low, high, *, name):
+        """max(low, min(x, high))."""
+        return self.add(Clip(low, high, name=name), x)
+
+    def threshold(self, x, *, name, threshold=0.0):
+        """1 where x > threshold, else 0."""
+        return self.add(Threshold(threshold, name=name), x)
 
     def abs_val(self, x, *, name):
         """|x|."""
@@ -68,11 +86,63 @@ class Folded(CaffeLayer):
 
 
 @registered
+class LimitedReLU(CaffeLayer):
+    """max(x, 0) + slope * min(x, 0) between limits (Synopsys's relu_layer.cpp)."""
+
+    def __init__(self, slope, least, greatest, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {"slope": slope, "least": least, "greatest": greatest}
+
+    def call(self, x):
+        s = self.settings
+        x = tf.maximum(x, 0.0) + s["slope"] * tf.minimum(x, 0.0)
+        x = tf.where(tf.math.is_nan(x), tf.zeros_like(x), x)
+        x = x if s["greatest"] is None else tf.minimum(x, s["greatest"])
+        return x if s["least"] is None else tf.maximum(x, s["least"])
+
+
+@registered
 class SoftmaxOfOne(CaffeLayer):
     """Softmax over an axis of one value, about which Keras's own layer warns at every call."""
 
     def call(self, x):
         return tf.math.exp(x - x)
+
+
+@registered
+class Swish(CaffeLayer):
+    """x * sigmoid(beta * x) (swish_layer.cpp)."""
+
+    def __init__(self, beta, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {"beta": beta}
+
+    def call(self, x):
+        return x * tf.sigmoid(self.settings["beta"] * x)
+
+
+@registered
+class Clip(CaffeLayer):
+    """max(low, min(x, high)) (clip_layer.cpp)."""
+
+    def __init__(self, low, high, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {"low": low, "high": high}
+
+    def call(self, x):
+        return tf.maximum(tf.minimum(x, self.settings["high"]), self.settings["low"])
+
+
+@registered
+class Threshold(CaffeLayer):
+    """1 where x > threshold, else 0 (threshold_layer.cpp)."""
+
+    def __init__(self, threshold, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {"threshold": threshold}
+
+    def call(self, x):
+        return tf.cast(x > self.settings["threshold"], x.dtype)
 
 
 @registered

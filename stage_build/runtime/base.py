@@ -60,9 +60,14 @@ class CaffeLayer(keras.layers.Layer):
         return {**super().get_config(), **self.settings}
 
 
+def per_axis(value, axes):
+    """A value for each of so many axes, of one that may be for all."""
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,) * axes
+
+
 def pair(value):
     """(height, width) of a size that may be one number for both."""
-    return tuple(value) if isinstance(value, (list, tuple)) else (value, value)
+    return per_axis(value, 2)
 
 
 class BaseNetwork(Calls):

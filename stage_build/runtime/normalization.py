@@ -1,7 +1,6 @@
-"""Local response and batch normalization."""
+"""Normalization of each sample alone: local response, mean and variance, length."""
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from stage_build.runtime.base import CaffeLayer, Calls, registered
@@ -17,16 +16,68 @@ class NormalizationCalls(Calls):
         """x / (1 + alpha * mean of squares over a `size` x `size` window) ** beta."""
         return self.add(LocalResponseWithinChannel(size, alpha, beta, name=name), x)
 
-    def batch_norm(self, x, *, name, axis=-1, eps=1e-5, momentum=0.999):
-        """(x - mean) / sqrt(variance + eps) with the stored statistics; no scale and shift."""
-        layer = BatchNorm(
-            axis=axis, epsilon=eps, momentum=momentum, center=False, scale=False, name=name
-        )
+    def mvn(
+        self,
+        x,
+        *,
+        name,
+        across_channels=False,
+        normalize_variance=True,
+        eps=1e-9,
+        add_eps_before_sqrt=False,
+    ):
+        """(x - mean) / (sqrt(variance) + eps) over the pixels of each channel, or sample."""
+        layer = MVN(across_channels, normalize_variance, eps, add_eps_before_sqrt, name=name)
+        return self.add(layer, as_images(self, x, name))
+
+    def normalize(
+        self,
+        x,
+        *,
+        name,
+        axis=-1,
+        across_spatial=True,
+        channel_shared=True,
+        eps=1e-10,
+        eps_after_root=False,
+    ):
+        """x / sqrt(sum of x ** 2 + eps) * scale over the channels of each pixel, or a sample."""
+        layer = Normalize(axis, across_spatial, channel_shared, eps, eps_after_root, name=name)
         return self.add(layer, x)
 
-    def batch_statistics_norm(self, x, *, name, axis=-1, eps=1e-5):
-        """(x - mean) / sqrt(variance + eps) with the statistics of the batch at hand."""
-        return self.add(BatchStatisticsNorm(axis, eps, name=name), x)
+    def normalize_channels(self, x, kind, *, name, eps=1e-6, with_length=False):
+        """x by its "L1" or "L2" length over the channels of each pixel; that length, if asked."""
+        x = as_images(self, x, name)
+        if not with_length:
+            return self.add(ByLength(kind, eps, name=name), x)
+        return [
+            self.add(ByLength(kind, eps, name=f"{name}__0"), x),
+            self.add(Length(kind, eps, name=f"{name}__1"), x),
+        ]
+
+    def l2_normalization(self, x, *, name):
+        """x / sqrt(sum of x ** 2) over each sample."""
+        return self.add(L2Normalization(name=name), x)
+
+    def channel_norm(self, x, *, name):
+        """sqrt(sum of x ** 2) over the channels of each pixel."""
+        return self.add(Length("L2", 0.0, name=name), as_images(self, x, name))
+
+
+def as_images(calls, x, name):
+    """A tensor of fewer axes as N x C x H x W, the last ones 1; NHWC."""
+    if len(x.shape) == 4:
+        return x
+    batch, channels, height = (*x.shape, 1, 1)[:3]
+    if height != 1 and channels != 1:
+        x = calls.add(keras.layers.Permute((2, 1), name=f"{name}__nhc"), x)
+    return calls.add(keras.layers.Reshape((height, 1, channels), name=f"{name}__image"), x)
+
+
+def root(x):
+    """sqrt(x) for x >= 0; its gradient at 0, where the root is infinitely steep, is 1."""
+    positive = x > 0.0
+    return tf.where(positive, tf.sqrt(tf.where(positive, x, 1.0)), x)
 
 
 @registered
@@ -62,30 +113,93 @@ class LocalResponseWithinChannel(CaffeLayer):
 
 
 @registered
-class BatchNorm(keras.layers.BatchNormalization):
-    """Keras's layer, but (x - mean) is taken first: x * s + (b - mean * s) cancels badly."""
+class MVN(CaffeLayer):
+    """Mean-variance normalization (mvn_layer.cpp)."""
 
-    def call(self, inputs, training=None, mask=None):
-        if training and self.trainable:
-            return super().call(inputs, training=training, mask=mask)
-        shape = [1] * len(inputs.shape)
-        shape[self.axis] = -1
-        mean = keras.ops.reshape(self.moving_mean, shape)
-        variance = keras.ops.reshape(self.moving_variance, shape)
-        return (inputs - mean) * (1.0 / keras.ops.sqrt(variance + self.epsilon))
+    def __init__(self, across_channels, normalize_variance, eps, add_eps_before_sqrt, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {
+            "across_channels": across_channels,
+            "normalize_variance": normalize_variance,
+            "eps": eps,
+            "add_eps_before_sqrt": add_eps_before_sqrt,
+        }
+
+    def call(self, x):
+        s = self.settings
+        axes = [1, 2, 3] if s["across_channels"] else [1, 2]
+        x = x - tf.reduce_mean(x, axes, keepdims=True)
+        if not s["normalize_variance"]:
+            return x
+        variance = tf.reduce_mean(tf.square(x), axes, keepdims=True)
+        if s["add_eps_before_sqrt"]:
+            return x / tf.sqrt(variance + s["eps"])
+        return x / (root(variance) + s["eps"])
 
 
 @registered
-class BatchStatisticsNorm(CaffeLayer):
-    """batch_norm_layer.cpp with use_global_stats: false, at inference too."""
+class Normalize(CaffeLayer):
+    """x by its length, times a scale that is learned (SSD's normalize_layer.cpp)."""
 
-    def __init__(self, axis, eps, **kwargs):
+    def __init__(self, axis, across_spatial, channel_shared, eps, eps_after_root, **kwargs):
         super().__init__(**kwargs)
-        self.settings = {"axis": axis, "eps": eps}
+        self.settings = {
+            "axis": axis,
+            "across_spatial": across_spatial,
+            "channel_shared": channel_shared,
+            "eps": eps,
+            "eps_after_root": eps_after_root,
+        }
+
+    def build(self, shape):
+        s, rank = self.settings, len(shape)
+        channels = s["axis"] % rank
+        self.over = list(range(1, rank)) if s["across_spatial"] else [channels]
+        scales = () if s["channel_shared"] else (shape[channels],)
+        self.factors = self.add_weight(shape=scales, initializer="ones", name="scale")
+        self.spread = [1 if s["channel_shared"] or a != channels else -1 for a in range(rank)]
 
     def call(self, x):
-        axes = np.delete(np.arange(len(x.shape)), self.settings["axis"])
-        mean = tf.reduce_mean(x, axes, keepdims=True)
-        centred = x - mean
-        variance = tf.reduce_mean(tf.square(centred), axes, keepdims=True)
-        return centred / tf.sqrt(variance + self.settings["eps"])
+        s = self.settings
+        squares = tf.reduce_sum(tf.square(x), self.over, keepdims=True)
+        eps, after = s["eps"], s["eps_after_root"]
+        length = root(squares) + eps if after else root(squares + eps)
+        return x / length * tf.reshape(self.factors, self.spread)
+
+
+@registered
+class Length(CaffeLayer):
+    """The "L1" or "L2" length over the last axis, with eps added to it or under its root."""
+
+    def __init__(self, kind, eps, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {"kind": kind, "eps": eps}
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 1)
+
+    def call(self, x):
+        s = self.settings
+        if s["kind"] == "L1":
+            return tf.reduce_sum(tf.abs(x), -1, keepdims=True) + s["eps"]
+        return root(tf.reduce_sum(tf.square(x), -1, keepdims=True) + s["eps"])
+
+
+@registered
+class ByLength(Length):
+    """x by its length over the last axis."""
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def call(self, x):
+        return x / super().call(x)
+
+
+@registered
+class L2Normalization(CaffeLayer):
+    """x by its length over the whole sample."""
+
+    def call(self, x):
+        squares = tf.square(x)
+        return x / root(tf.reduce_sum(squares, list(range(1, len(x.shape))), keepdims=True))

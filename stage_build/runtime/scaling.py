@@ -1,5 +1,7 @@
 """Learned scales and offsets, and those that another blob brings."""
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from stage_build.runtime.base import CaffeLayer, Calls, registered
@@ -24,6 +26,38 @@ class ScalingCalls(Calls):
     def bias_by(self, tensors, *, name, axis=1):
         """x + offset for [x, offset], lined up as in `scale_by`."""
         return self.add(Aligned("add", axis, name=name), tensors)
+
+    def unscaled(self, tensors):
+        """x of [x, factors]."""
+        return tensors[0]
+
+    def scale_places(self, tensors, *, name):
+        """x * factors for [x, factors], a factor being for all channels of its place."""
+        return self.add(PlaceScale(name=name), tensors)
+
+    def scale_all(self, tensors, *, name, both=False):
+        """x * weight for [x, ...]; `both`: and the weight."""
+        if not both:
+            return self.add(GlobalScale(False, name=name), tensors[0])
+        return [
+            self.add(keras.layers.Identity(name=f"{name}__{i}"), top)
+            for i, top in enumerate(self.add(GlobalScale(True, name=name), tensors[0]))
+        ]
+
+    def shift_channels(
+        self, tensors, values, *, name, shift_scale=1.0, input_scale=1.0, output_scale=1.0
+    ):
+        """output_scale * (input_scale * x + shift_scale * value) for each tensor x.
+
+        Channel c takes value c modulo their number.
+        """
+        settings = (values, shift_scale, input_scale, output_scale)
+        if not isinstance(tensors, (list, tuple)):
+            return self.add(ShiftedChannels(*settings, name=name), tensors)
+        return [
+            self.add(ShiftedChannels(*settings, name=f"{name}__{i}"), x)
+            for i, x in enumerate(tensors)
+        ]
 
 
 @registered
@@ -77,3 +111,62 @@ class Aligned(CaffeLayer):
             if rank == 4:
                 y = tf.transpose(y, [0, 2, 3, 1])
         return x * y if self.settings["operation"] == "multiply" else x + y
+
+
+@registered
+class PlaceScale(CaffeLayer):
+    """x * factors with one factor for all channels of a place (happynear's
+    channel_scale_layer.cpp)."""
+
+    def compute_output_shape(self, shapes):
+        return shapes[0]
+
+    def call(self, tensors):
+        x, factors = tensors
+        if len(factors.shape) == 4:
+            factors = tf.transpose(factors, [0, 3, 1, 2])
+        if len(x.shape) == 4:
+            return x * tf.reshape(factors, (-1, *x.shape[1:3], 1))
+        return x * tf.reshape(factors, (-1, 1, *x.shape[2:]))
+
+
+@registered
+class GlobalScale(CaffeLayer):
+    """x * weight; `both`: and the weight itself. It is a statistic, which training leaves alone
+    (happynear's channel_scale_layer.cpp)."""
+
+    def __init__(self, both, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {"both": both}
+
+    def build(self, shape):
+        self.weight = self.add_weight(
+            shape=(1,), initializer="ones", trainable=False, name="weight"
+        )
+
+    def compute_output_shape(self, shape):
+        return [shape, (1,)] if self.settings["both"] else shape
+
+    def call(self, x):
+        weight = tf.convert_to_tensor(self.weight)
+        return [x * weight, tf.identity(weight)] if self.settings["both"] else x * weight
+
+
+@registered
+class ShiftedChannels(CaffeLayer):
+    """output_scale * (input_scale * x + shift_scale * value), values repeating over the channels
+    (flownet2's mean_layer.cpp)."""
+
+    def __init__(self, values, shift_scale, input_scale, output_scale, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {
+            "values": tuple(values),
+            "shift_scale": shift_scale,
+            "input_scale": input_scale,
+            "output_scale": output_scale,
+        }
+
+    def call(self, x):
+        s = self.settings
+        values = np.resize(np.array(s["values"], np.float32), x.shape[-1])
+        return s["output_scale"] * (s["input_scale"] * x + s["shift_scale"] * values)

@@ -32,22 +32,9 @@ class ShapingCalls(Calls):
         """
         return self.add(Crop(offsets, name=name), tensors)
 
-    def flatten(self, x, *, name):
-        """All axes but the first as one, in Caffe's order (C, H, W)."""
-        return self.reshape(x, (-1,), name=name)
-
-    def reshape(self, x, shape, *, name):
-        """New sizes for all axes but the first, counted and read in Caffe's order (C, H, W)."""
-        if len(x.shape) == 4 and tuple(x.shape[1:3]) != (1, 1):
-            x = self.add(keras.layers.Permute((3, 1, 2), name=f"{name}__nchw"), x)
-        last = len(shape) != 3
-        reshaped = keras.layers.Reshape(shape, name=name if last else f"{name}__reshaped")
-        x = self.add(reshaped, x)
-        return x if last else self.add(keras.layers.Permute((2, 3, 1), name=name), x)
-
-    def reshape_batch(self, x, shape, *, name):
-        """New sizes for all axes, the batch's too, counted and read in Caffe's order."""
-        return self.add(ReshapeBatch(shape, name=name), x)
+    def tile(self, x, count, *, name, axis=-1):
+        """x `count` times, one after the other on `axis`."""
+        return self.add(Tile(count, axis, name=name), x)
 
 
 @registered
@@ -106,19 +93,19 @@ class Crop(CaffeLayer):
 
 
 @registered
-class ReshapeBatch(CaffeLayer):
-    """A reshape that moves values from sample to sample (reshape_layer.cpp)."""
+class Tile(CaffeLayer):
+    """Copies one after the other (tile_layer.cpp)."""
 
-    def __init__(self, shape, **kwargs):
+    def __init__(self, count, axis, **kwargs):
         super().__init__(**kwargs)
-        self.settings = {"shape": tuple(shape)}
+        self.settings = {"count": count, "axis": axis}
 
     def compute_output_shape(self, shape):
-        new = self.settings["shape"]
-        return tuple(new[axis] for axis in (0, 2, 3, 1)) if len(new) == 4 else new
+        shape, axis = list(shape), self.settings["axis"]
+        shape[axis] = None if shape[axis] is None else shape[axis] * self.settings["count"]
+        return tuple(shape)
 
     def call(self, x):
-        if len(x.shape) == 4:
-            x = tf.transpose(x, [0, 3, 1, 2])
-        x = tf.reshape(x, self.settings["shape"])
-        return tf.transpose(x, [0, 2, 3, 1]) if len(x.shape) == 4 else x
+        counts = [1] * len(x.shape)
+        counts[self.settings["axis"]] = self.settings["count"]
+        return tf.tile(x, counts)

@@ -5,7 +5,7 @@ no code with the readers under test: protobuf reads, nets are filtered (net.cpp)
 (insert_splits.cpp), blobs really share memory (blob.cpp), in-place layers write over their bottom,
 the log goes to stderr, and a net that Caffe refuses ends the process.
 
-Not here: V0 nets, databases, fillers (weights start as zeros), backward passes, losses' values.
+Not here: V0 nets, databases, fillers (weights start as zeros), backward passes.
 """
 
 from __future__ import annotations
@@ -193,6 +193,7 @@ class Layer:
         self._bottoms = bottoms
         self._tops = tops
         self._shares = meaning.shares_memory(len(bottoms), len(tops))
+        self._computes = meaning.role in ("compute", "loss")
 
     def _set_up(self):
         shapes = [bottom._shape for bottom in self._bottoms]
@@ -203,7 +204,7 @@ class Layer:
         self._reshape()
 
     def _reshape(self):
-        if self._meaning.role != "compute":
+        if not self._computes:
             return
         shapes = [bottom._shape for bottom in self._bottoms]
         for top, shape in enumerate(self._meaning.shapes(shapes, len(self._tops))):
@@ -220,7 +221,7 @@ class Layer:
     def _forward(self):
         self._reshape()
         self._share()
-        if self._shares or self._meaning.role != "compute":
+        if self._shares or not self._computes:
             return
         bottoms = [bottom.data for bottom in self._bottoms]
         with np.errstate(all="ignore"):
@@ -256,6 +257,7 @@ class Net:
         _log("I", "net.cpp:51", f"Initializing net from parameters: {state}")
         self.layers = []
         self.blobs = OrderedDict()
+        self._blobs, self._numbers = [], []
         self._layer_names = []
         self.top_names, self.bottom_names = OrderedDict(), OrderedDict()
         self._available = set()
@@ -284,9 +286,13 @@ class Net:
             if bottoms[i : i + 1] != (top,):
                 _check(top not in self.blobs, f"Top blob '{top}' produced by multiple sources.")
                 self.blobs[top] = Blob(0)
-        made = Layer(
-            layer, meaning, [self.blobs[b] for b in bottoms], [self.blobs[t] for t in tops]
-        )
+        outputs = [self.blobs[top] for top in tops]
+        if meaning.role == "loss" and not tops:  # AutoTopBlobs
+            self.blobs["(automatic)"] = Blob(0)
+            outputs = [self.blobs["(automatic)"]]
+        self._numbers.append(range(len(self._blobs), len(self._blobs) + len(outputs)))
+        self._blobs += outputs
+        made = Layer(layer, meaning, [self.blobs[b] for b in bottoms], outputs)
         made._set_up()
         self.layers.append(made)
         self._layer_names.append(name)
@@ -300,6 +306,9 @@ class Net:
             if spec.get("name") and owner is not made.blobs[i]:
                 _check(owner.shape == made.blobs[i].shape, f"Cannot share param '{spec['name']}'")
                 made.blobs[i]._share_data(owner)
+
+    def _top_ids(self, layer):
+        return list(self._numbers[layer])
 
     @property
     def params(self):
