@@ -51,7 +51,9 @@ def settle(
     company = {name for layer in layers for name in _only_dialect(layer.type)}
     for layer in layers:
         if layer.type == "Python":
-            settled.append(replace(layer, dialect=_python(layer)))
+            dialect = _python(layer)
+            told.setdefault((dialect, "Python", "its module and layer"), []).append(layer.name)
+            settled.append(replace(layer, dialect=dialect))
             continue
         dialects, why = _fitting(layer, asked, stored, company)
         if len(dialects) > 1:
@@ -108,7 +110,9 @@ def _fitting(
         shapes = [tuple(shape) for shape in stored().get(layer.name, ())]
         for name in left:
             if not known[name].fits_blobs(shapes):
-                against[name].append(f"{len(shapes)} stored blobs of these shapes")
+                against[name].append(
+                    f"{len(shapes)} stored blobs of these shapes" if shapes else "no stored blobs"
+                )
         left = _least({name: against[name] for name in left})
     if "" in left:
         left = [""] + [name for name in left if known[name].contested]

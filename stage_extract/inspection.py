@@ -13,6 +13,7 @@ from schemas.events import Events
 from schemas.graph import Net
 from schemas.layers import registry
 from stage_extract import network, prototxt, upgrade, weights
+from stage_extract.dialects import BVLC
 
 
 def inspect(path: Path, events: Events) -> Dict[str, Any]:
@@ -81,7 +82,6 @@ def _prototxt(path: Path) -> Dict[str, Any]:
     rows = []
     for layer in message.fields.get("layer", []):
         fields = layer.fields
-        known = registry.find(fields.get("type", ""))
         rows.append(
             [
                 layer.line,
@@ -89,7 +89,8 @@ def _prototxt(path: Path) -> Dict[str, Any]:
                 fields.get("type", ""),
                 ", ".join(fields.get("bottom", [])),
                 ", ".join(fields.get("top", [])),
-                "yes" if known else "no",
+                ", ".join(name or BVLC for name in registry.dialects(fields.get("type", "")))
+                or "no",
             ]
         )
     facts = {"net": message.fields.get("name", "")}
@@ -103,7 +104,7 @@ def _prototxt(path: Path) -> Dict[str, Any]:
     return {
         "kind": "prototxt",
         "facts": facts,
-        "columns": ["line", "layer", "type", "bottoms", "tops", "supported"],
+        "columns": ["line", "layer", "type", "bottoms", "tops", "known as"],
         "rows": rows,
     }
 

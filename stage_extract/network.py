@@ -121,7 +121,7 @@ class _Builder:
         self._preprocessing: Dict[str, Any] = {}
 
     def build(self, name: str) -> Built:
-        refused: List[str] = []
+        refused: Dict[str, List[str]] = {}
         beyond: Set[str] = set()  # blob names that come after a refused layer
         for layer in self._selected.layers:
             if is_source(layer):
@@ -132,10 +132,11 @@ class _Builder:
                 try:
                     self._add(layer)
                 except UnsupportedModel as error:
-                    refused.append(f"{error.where}: {error.message}")
+                    refused.setdefault(error.message, []).append(error.where)
                     beyond.update(layer.tops)
         if refused:
-            raise UnsupportedModel("; ".join(refused))
+            reasons = (f"{', '.join(where)}: {reason}" for reason, where in refused.items())
+            raise UnsupportedModel("; ".join(reasons))
         outputs = {self._read(output) for output in sorted(self._outputs or self._unread)}
         self._settle_batch()
         return self._finish(name, outputs)

@@ -77,8 +77,8 @@ def select(net: Message, options: Options, stored: Stored, notes: List[str]) -> 
         raise MalformedModel("the net has no layers", hint="check --phase, --stage and --level")
     inputs = _shapeless_inputs(net)
     layers = _unique_names(inputs + [_layer(message) for message in messages], notes)
-    layers, ambiguous = settle(layers, options.dialects, stored, notes)
-    layers = _constants(layers)
+    # By the text alone: the weights are not opened for a net that is refused anyway.
+    layers = _constants(settle(layers, options.dialects, dict, []).layers)
     if options.keep_losses:
         layers = _named_losses(layers, notes)
     whole = {layer.name: layer for layer in layers}
@@ -94,6 +94,10 @@ def select(net: Message, options: Options, stored: Stored, notes: List[str]) -> 
     ]
     beside = {unknown.path for message in aside for unknown in message.unknown}
     unknown = [each for each in net.unknown if each.path not in beside]
+    if any(registry.find(layer.type, layer.dialect) is None for layer in layers):
+        _refuse_unsupported(layers, unknown, {})
+    layers, ambiguous = settle(layers, options.dialects, stored, notes)
+    layers = _constants(layers)
     undecided = {la.name: ambiguous.pop(la.name, "") for la in layers if decides(la)}
     _refuse_unsupported(layers, unknown, ambiguous)
     if not options.keep_losses:

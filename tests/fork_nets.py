@@ -546,10 +546,10 @@ def flownet2(correlated: bool) -> ForkNet:
         net.add("Eltwise", f"img{number}", f"img{number}s", scaled)
         net.add("Resample", f"img{number}s", f"img{number}_aug", resized.format("LINEAR"))
     if correlated:
-        for number, side in enumerate("ab"):
+        for place, side in enumerate("ab"):
             shared = 'param { name: "conv1_w" } param { name: "conv1_b" }'
             given = f"convolution_param {{ num_output: 6 {DOWN} engine: CUDNN }} {shared}"
-            net.relu(net.add("Convolution", f"img{number}_aug", f"conv1{side}", given), slope)
+            net.relu(net.add("Convolution", f"img{place}_aug", f"conv1{side}", given), slope)
         given = """correlation_param { pad: 4 kernel_size: 1 max_displacement: 4 stride_1: 1
             stride_2: 2 }"""
         net.relu(net.add("Correlation", "conv1a conv1b", "corr", given), slope)

@@ -8,7 +8,7 @@ from schemas.errors import UnsupportedModel, UsageError
 from schemas.graph import Layer
 from schemas.layers import registry
 from schemas.layers.registry import Meaning, layer
-from stage_extract import dialects
+from stage_extract import dialects, network, prototxt, upgrade
 from tests import prototxts
 
 
@@ -68,7 +68,7 @@ def settled(fields, asked=(), stored=None, bottoms=1):
         ({"norm_param": {"across_spatial": "C"}}, {}, "left", "norm_param.across_spatial is C"),
         ({"other_param": {}}, {"bottoms": 2}, "right", "not bvlc: message other_param, 2 bottoms"),
         ({"other_param": {}}, {"bottoms": 1, "stored": 3}, "", None),
-        ({"other_param": {}}, {"bottoms": 1}, "right", "not bvlc: message other_param, 0 stored"),
+        ({"other_param": {}}, {"bottoms": 1}, "right", "not bvlc: message other_param, no stored"),
         (
             {"norm_param": dict.fromkeys("abcde", 1), "other_param": {}},
             {"bottoms": 2},
@@ -145,6 +145,34 @@ def test_a_python_layer_goes_by_its_module_and_layer():
     assert dialects.settle([of], (), dict, []).layers[0].dialect == "m.n.L"
 
 
+def test_the_weights_are_not_opened_for_a_net_that_is_refused_anyway():
+    """BatchNorm's dialect would be told by its blobs."""
+
+    def never():
+        raise AssertionError("the weights were opened")
+
+    message = upgrade.upgrade(
+        prototxt.parse(
+            "\n".join(
+                (
+                    prototxts.inputs(data=(2, 3, 5, 7)),
+                    prototxts.layer("BatchNorm", "data", "norm"),
+                    prototxts.layer("NoSuchType", "norm", "a"),
+                    prototxts.layer("NorThis", "a", "b"),
+                )
+            ),
+            "net.prototxt",
+        )
+    )
+    with pytest.raises(UnsupportedModel) as caught:
+        network.build(message, network.Options(), never)
+    assert "layer type 'NoSuchType' is not supported: 'a' (line 3)" in str(caught.value)
+    assert "layer type 'NorThis' is not supported: 'b' (line 4)" in str(caught.value)
+    assert "norm" not in str(caught.value)
+    with pytest.raises(AssertionError, match="opened"):
+        network.build(message, network.Options(outputs=("norm",)), never)
+
+
 CROPPED = (
     prototxts.inputs(data=(2, 3, 5, 7)),
     prototxts.layer("Convolution", "data", "conv", "convolution_param { num_output: 4 PAD }"),
@@ -162,7 +190,11 @@ def test_what_must_be_chosen_is_told_with_the_rest():
     text = [*cropped("kernel_size: 3 pad: 2"), prototxts.layer("Crop", "conv data", "twice")]
     with pytest.raises(UnsupportedModel) as caught:
         prototxts.build(*text)
-    assert str(caught.value).count("choose with --dialect bvlc or fcn-future") == 2
+    assert (
+        "layer 'cropped' (Crop, line 3), layer 'twice' (Crop, line 4): layer type 'Crop' means "
+        "something else in bvlc, fcn-future, and nothing tells which is meant (choose with "
+        "--dialect bvlc or fcn-future)"
+    ) in str(caught.value)
     assert "layer 'cropped' (Crop, line 3)" in str(caught.value)
     starts = {
         dialect: prototxts.build(*text, dialects=(dialect,)).net.layers[1].fields

@@ -32,7 +32,7 @@ def refused(net: fork_nets.ForkNet, **options) -> str:
 def test_a_crf_is_refused_and_can_be_cut_off():
     net = fork_nets.deeplab(crf=True)
     assert refused(net) == (
-        "net.prototxt: DenseCRF filters in a lattice, a hash table made anew from each image, of "
+        "net.prototxt: DenseCRF filters in a lattice in a hash table made anew from each image, of "
         "which there is no exact form in TensorFlow's operations: 'crf_inf' (line 24) "
         "(--outputs cuts the net before what you do not need)"
     )
@@ -43,8 +43,11 @@ def test_a_crf_is_refused_and_can_be_cut_off():
 
 def test_a_crop_of_the_old_branch_must_be_chosen():
     text = refused(fork_nets.hed())
-    assert "'crop' (line 11), 'crop#2' (line 13)" in text
-    assert "choose with --dialect bvlc or fcn-future" in text
+    assert text == (
+        "net.prototxt: layer 'crop' (Crop, line 11), layer 'crop#2' (Crop, line 13): layer type "
+        "'Crop' means something else in bvlc, fcn-future, and nothing tells which is meant "
+        "(choose with --dialect bvlc or fcn-future)"
+    )
 
 
 def test_python_layers_that_nobody_knows_are_named():
@@ -149,6 +152,8 @@ def other_inputs(net: Net, scale: float) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("scale", [1, 0], ids=["other", "zeros"])
 @pytest.mark.parametrize("name", NETS)
 def test_the_class_and_the_saved_model_take_other_inputs(converted, name, scale):
+    if name == "segnet_train" and not scale:
+        pytest.skip("its BN divides by the batch's own deviation, which is nothing but rounding")
     folder = converted[0] / name
     content = read(folder / "net.h5")
     inputs = other_inputs(content.net, scale)
@@ -167,7 +172,7 @@ def test_the_class_and_the_saved_model_take_other_inputs(converted, name, scale)
 @pytest.mark.parametrize("name", [name for name, net in NETS.items() if net.rows])
 def test_how_many_rows_there_are_depends_on_the_data(converted, name):
     content = read(converted[0] / name / "net.h5")
-    counts = set()
+    counts: set[tuple[int, ...]] = set()
     for scale in (0, 1, 5):
         blobs = reference.forward(content.net, content.weights, other_inputs(content.net, scale))
         counts.update(blobs[key].shape for key in content.net.outputs[:1])

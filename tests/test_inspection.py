@@ -59,14 +59,24 @@ def test_a_prototxt(folder):
             "outputs": "conv",
             "weights": "112 numbers",
         },
-        "columns": ["line", "layer", "type", "bottoms", "tops", "supported"],
+        "columns": ["line", "layer", "type", "bottoms", "tops", "known as"],
         "rows": [
-            [2, "data", "Input", "", "data", "yes"],
-            [3, "conv", "Convolution", "data", "conv", "yes"],
-            [4, "relu", "ReLU", "conv", "conv", "yes"],
-            [5, "out", "TanH", "conv", "out", "yes"],
+            [2, "data", "Input", "", "data", "bvlc"],
+            [3, "conv", "Convolution", "data", "conv", "bvlc"],
+            [4, "relu", "ReLU", "conv", "conv", "bvlc"],
+            [5, "out", "TanH", "conv", "out", "bvlc"],
         ],
     }
+
+
+def test_a_forks_layer(folder):
+    """What the type may be, by fork; which it is, the fields and the weights tell."""
+    Path("net.prototxt").write_text(
+        "\n".join([*TEXT, layer("Normalize", "conv", "n"), layer("Warp", "n", "w")])
+    )
+    known = {row[2]: row[5] for row in shown("net.prototxt")["rows"]}
+    assert set(known["Normalize"].split(", ")) >= {"ssd", "happynear"}
+    assert known["Warp"] == "no"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +93,7 @@ def test_a_prototxt_with_a_problem(line, problem, folder):
     found = shown("net.prototxt")
     assert problem in found["facts"]["problem"]
     assert len(found["rows"]) == 5
-    assert found["rows"][-1][-1] == ("no" if "Warp" in line else "yes")
+    assert found["rows"][-1][-1] == ("no" if "Warp" in line else "bvlc")
 
 
 def test_weights(folder):

@@ -129,10 +129,8 @@ class ImageBN(Meaning):
         shape = as_images(bottoms[0])
         return [tuple(1 if axis in self.over() else n for axis, n in enumerate(shape))] * 2
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        return [None] * len(tops)
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return 0
 
     def normalized(
         self, bottom: np.ndarray, weights: Sequence[np.ndarray], eps: float

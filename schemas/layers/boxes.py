@@ -21,10 +21,8 @@ class Detections(Meaning):
     does.
     """
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        return [None]
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return 0
 
     def varying(
         self, bottoms: Sequence[Shape], axes: Sequence[Optional[int]], tops: Sequence[Shape]

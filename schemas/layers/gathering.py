@@ -83,10 +83,8 @@ class BatchReindex(Meaning):
     ) -> List[np.ndarray]:
         return [bottoms[0][row_numbers(bottoms[1], len(bottoms[0]))]]
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        return [None]
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return 0
 
     def varying(
         self, bottoms: Sequence[Shape], axes: Sequence[Optional[int]], tops: Sequence[Shape]
@@ -127,10 +125,8 @@ class Filter(Meaning):
         kept = bottoms[-1].reshape(-1) != 0
         return [bottom[kept] for bottom in bottoms[:-1]]
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        return [None] * len(tops)
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return 0
 
     def varying(
         self, bottoms: Sequence[Shape], axes: Sequence[Optional[int]], tops: Sequence[Shape]

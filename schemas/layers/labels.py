@@ -38,10 +38,8 @@ class Loss(Meaning):
         self.need(bottoms)
         return [()] * tops
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        return [None] * len(tops)
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return 0
 
 
 class Sides(NamedTuple):

@@ -206,10 +206,8 @@ class InfogainLoss(OfSoftmax):
         return -(rows * np.log(np.maximum(probability, LOG_THRESHOLD))).sum(1)
 
 
-@layer("MultinomialLogisticLoss")
-class MultinomialLogisticLoss(Loss):
-    """The mean of -log(probability of the label), the probability being at least 1e-20
-    (multinomial_logistic_loss_layer.cpp)."""
+class OneLabelEach(Loss):
+    """A loss over samples of four axes, or fewer, and their labels."""
 
     def need(self, bottoms: Sequence[Shape]) -> None:
         same_first_axis(bottoms)
@@ -218,6 +216,12 @@ class MultinomialLogisticLoss(Loss):
 
     def numbers(self, bottoms: Sequence[Shape]) -> Dict[int, int]:
         return {1: count(bottoms[0][1:])}
+
+
+@layer("MultinomialLogisticLoss")
+class MultinomialLogisticLoss(OneLabelEach):
+    """The mean of -log(probability of the label), the probability being at least 1e-20
+    (multinomial_logistic_loss_layer.cpp)."""
 
     def forward(
         self, bottoms: Sequence[np.ndarray], weights: Sequence[np.ndarray], tops: int
@@ -230,21 +234,13 @@ class MultinomialLogisticLoss(Loss):
 
 
 @layer("HingeLoss", message="hinge_loss_param")
-class HingeLoss(Loss):
+class HingeLoss(OneLabelEach):
     """The sum of max(0, 1 - x) at the label and max(0, 1 + x) elsewhere, or of their squares with
     ``norm: L2``, by N (hinge_loss_layer.cpp)."""
 
     norm: str = "L1"
 
     choices = {"norm": ("L1", "L2")}
-
-    def need(self, bottoms: Sequence[Shape]) -> None:
-        same_first_axis(bottoms)
-        four_axes(bottoms[0])
-        one_label_each(bottoms, 1)
-
-    def numbers(self, bottoms: Sequence[Shape]) -> Dict[int, int]:
-        return {1: count(bottoms[0][1:])}
 
     def forward(
         self, bottoms: Sequence[np.ndarray], weights: Sequence[np.ndarray], tops: int

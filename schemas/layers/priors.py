@@ -152,7 +152,5 @@ class PriorBox(Meaning):
         """The middle of each cell along one axis, in pixels."""
         return (np.arange(count, dtype=np.float32) + np.float32(self.offset)) * np.float32(step)
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        return [None]
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return 0

@@ -89,10 +89,8 @@ class Proposals(Meaning):
         """What the fork shapes the tops to before the first pass."""
         raise NotImplementedError
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        return [None] * len(tops)
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return 0
 
     def varying(
         self, bottoms: Sequence[Shape], axes: Sequence[Optional[int]], tops: Sequence[Shape]

@@ -306,7 +306,5 @@ class Lstm(Meaning):
             top[step] = hidden
         return [top.reshape(rows, self.num_output)]
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        return [None]
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return 0

@@ -67,10 +67,8 @@ class Regions(Meaning):
             raise MalformedModel(f"a region should have 5 values, found shape {list(rois)}")
         return [(rois[0], self.channels(image[1])) + self.grid()]
 
-    def batch_axes(
-        self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
-    ) -> List[Optional[int]]:
-        return [None]
+    def leading(self, bottoms: Sequence[Shape]) -> int:
+        return 0
 
     def varying(
         self, bottoms: Sequence[Shape], axes: Sequence[Optional[int]], tops: Sequence[Shape]
