@@ -15,6 +15,9 @@ from schemas.layers import registry
 
 BVLC = "bvlc"
 
+# What is said of the types that one dialect alone has.
+OWN = "no other dialect has the type"
+
 # Layer name -> the shapes of its parameter blobs in the weight file; opens that file when called.
 Stored = Callable[[], Mapping[str, Sequence[Shape]]]
 
@@ -46,13 +49,14 @@ def settle(
     _check_asked(asked)
     settled: List[Layer] = []
     ambiguous: Dict[str, str] = {}
+    own: Dict[str, Set[str]] = {}  # dialect -> types that it alone has
     told: Dict[Tuple[str, str, str], List[str]] = {}
     layers = list(layers)
     company = {name for layer in layers for name in _only_dialect(layer.type)}
     for layer in layers:
         if layer.type == "Python":
             dialect = _python(layer)
-            told.setdefault((dialect, "Python", "its module and layer"), []).append(layer.name)
+            notes.append(f"Python layer {layer.name!r}: read as {dialect} is meant to be")
             settled.append(replace(layer, dialect=dialect))
             continue
         dialects, why = _fitting(layer, asked, stored, company)
@@ -63,9 +67,13 @@ def settle(
                 f"nothing tells which is meant (choose with --dialect {' or '.join(names)})"
             )
         dialect = dialects[0] if dialects else ""
-        if dialect:
+        if dialect and not why:
+            own.setdefault(dialect, set()).add(layer.type)
+        elif dialect:
             told.setdefault((dialect, layer.type, why), []).append(layer.name)
         settled.append(replace(layer, dialect=dialect))
+    for dialect, types in own.items():
+        notes.append(f"dialect {dialect}: {', '.join(sorted(types))} ({OWN})")
     for (dialect, type_, why), names in told.items():
         notes.append(f"dialect {dialect}: {type_} {listed([*map(repr, names)], 3)} ({why})")
     return Settled(settled, ambiguous)
@@ -97,10 +105,10 @@ def _only_dialect(type_: str) -> List[str]:
 def _fitting(
     layer: Layer, asked: Sequence[str], stored: Stored, company: Set[str]
 ) -> Tuple[List[str], str]:
-    """The dialects that the layer may be of, and what told them."""
+    """The dialects that the layer may be of, and what told them; nothing had to, of one alone."""
     known = registry.dialects(layer.type)
     if len(known) < 2:
-        return list(known), "a type of its own"
+        return list(known), ""
     chosen = [name for name in asked if ("" if name == BVLC else name) in known]
     if chosen:
         return ["" if name == BVLC else name for name in chosen], "asked for"

@@ -134,6 +134,15 @@ def test_among_forks_the_net_s_other_layers_tell(twins, beside, dialect):
     assert notes[-1].startswith(f"dialect {dialect}: Pair 'y' (not ")
 
 
+def test_the_types_of_one_fork_are_named_in_one_note(twins):
+    for name in ("OneOfIt", "AnotherOfIt"):
+        registry.layer(name, dialect="fork")(type(name, (Same,), {}))
+    layers = [Layer(f"l{i}", t, ("a",), ("b",)) for i, t in enumerate(("OneOfIt", "AnotherOfIt"))]
+    notes = []
+    assert {la.dialect for la in dialects.settle(layers * 2, (), dict, notes).layers} == {"fork"}
+    assert notes == ["dialect fork: AnotherOfIt, OneOfIt (no other dialect has the type)"]
+
+
 def test_a_dialect_that_there_is_not_is_a_wrong_option(twins):
     with pytest.raises(UsageError, match="no dialect 'lefft' is known") as caught:
         settled({}, asked=["lefft"])
