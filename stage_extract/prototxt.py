@@ -11,11 +11,11 @@ import difflib
 import math
 import os
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
 from schemas.errors import MalformedModel, cannot_use
 from stage_extract import descriptors, recognise
+from stage_extract.schema import Field, Schema, Schemas
 from stage_extract.tokens import Tokens, brief, decimal, decode, whole
 
 MAX_DEPTH = 100
@@ -23,9 +23,6 @@ MAX_FIELDS = 1000 * 1000
 
 # More names than this are not listed in an error.
 MAX_NAMES = 12
-
-# Half a step above the largest float32: what rounds to infinity in a float field.
-FLOAT_OVERFLOW = 3.4028235677973366e38
 
 
 @dataclass
@@ -116,7 +113,7 @@ def parse(text: Union[str, bytes], source_name: str) -> Message:
 def _no_net(latin: str, net: Message) -> MalformedModel:
     """The error for a file that parses but has no layers: most likely a solver."""
     names = [unknown.name for unknown in net.unknown]
-    if set(names) & set(_schema("SolverParameter").fields):
+    if set(names) & set(Schemas()["SolverParameter"].fields):
         hint = "pass the prototxt of the net itself"
         try:
             solver = _Reader(Tokens(latin, net.source)).read("SolverParameter")
@@ -138,63 +135,12 @@ _NO_NUMBERS = {word: math.inf for word in ("inf", "inff", "infinity")}
 _NO_NUMBERS.update((word, math.nan) for word in ("nan", "nanf"))
 
 
-@dataclass
-class _Field:
-    """What the reader needs of a FieldDescriptor."""
-
-    name: str
-    read: Callable[[Any, Any], Any]
-    repeated: bool
-    message: str = ""
-    enum: Dict[str, int] = field(default_factory=dict)
-    least: float = -math.inf
-    most: float = math.inf
-
-
-@dataclass
-class _Schema:
-    """What the reader needs of a message's Descriptor."""
-
-    name: str
-    fields: Dict[str, _Field]
-    required: Tuple[str, ...]
-
-
-@lru_cache(maxsize=None)
-def _schema(name: str) -> _Schema:
-    descriptor = descriptors.message(name)
-    required = tuple(each.name for each in descriptor.fields if descriptors.is_required(each))
-    return _Schema(name, {each.name: _field(each) for each in descriptor.fields}, required)
-
-
-def _field(of: Any) -> _Field:
-    made = _Field(of.name, _Reader.string, descriptors.is_repeated(of))
-    if of.message_type is not None:
-        made.read = _Reader.message
-        made.message = of.message_type.full_name[len(descriptors.PACKAGE) + 1 :]
-    elif of.enum_type is not None:
-        made.read = _Reader.enum
-        made.enum = {value.name: value.number for value in of.enum_type.values}
-    elif of.cpp_type == of.CPPTYPE_FLOAT:
-        made.read, made.most = _Reader.real, FLOAT_OVERFLOW
-    elif of.cpp_type == of.CPPTYPE_DOUBLE:
-        made.read = _Reader.real
-    elif of.cpp_type == of.CPPTYPE_BOOL:
-        made.read = _Reader.boolean
-    elif of.cpp_type != of.CPPTYPE_STRING:
-        bits = 32 if of.cpp_type in (of.CPPTYPE_INT32, of.CPPTYPE_UINT32) else 64
-        signed = of.cpp_type in (of.CPPTYPE_INT32, of.CPPTYPE_INT64)
-        made.read = _Reader.integer
-        made.least = -(1 << bits - 1) if signed else 0
-        made.most = made.least + (1 << bits) - 1
-    return made
-
-
 class _Reader:
     """Recursive descent over the tokens. What has no schema is read for its syntax only."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
+        self._schemas = Schemas()
         self._unknown: List[Unknown] = []
         self._path: _Path = None
         self._place = (1, 1)
@@ -204,13 +150,13 @@ class _Reader:
     def read(self, type_: str) -> Message:
         """The whole text as one message."""
         root = Message(type_, source=self._tokens.source)
-        self._fields(root, _schema(type_))
+        self._fields(root, self._schemas[type_])
         if self._tokens.kind != "end":
             raise self._expected("a field's name")
         root.unknown = self._unknown
         return root
 
-    def _fields(self, into: Message, schema: Optional[_Schema]) -> None:
+    def _fields(self, into: Message, schema: Optional[Schema]) -> None:
         """Reads fields up to what cannot be one: a closing bracket, or the end of the text."""
         tokens = self._tokens
         around = self._path
@@ -238,7 +184,7 @@ class _Reader:
             if tokens.kind == "mark" and tokens.text in ",;":
                 tokens.advance()
 
-    def _values(self, values: List[Any], name: str, known: Optional[_Field], around: _Path) -> None:
+    def _values(self, values: List[Any], name: str, known: Optional[Field], around: _Path) -> None:
         """Appends the value of one field, or those of a list in brackets; its name is next."""
         tokens = self._tokens
         indexed = known is not None and known.repeated
@@ -264,13 +210,13 @@ class _Reader:
             if not more and not tokens.accept("]"):
                 raise self._expected(f"',' or ']' in the list of {brief(name)}")
 
-    def _value(self, known: Optional[_Field]) -> Any:
+    def _value(self, known: Optional[Field]) -> Any:
         self._count += 1
         if self._count > MAX_FIELDS:
             raise self._tokens.error(
                 f"the file has more than {MAX_FIELDS} fields", "weights belong in a caffemodel"
             )
-        return known.read(self, known) if known else self._skipped()
+        return self._kinds[known.kind](self, known) if known else self._skipped()
 
     def _skipped(self) -> None:
         """Reads a value of unknown type."""
@@ -286,9 +232,9 @@ class _Reader:
                 raise self._expected("a value")
             tokens.advance()
 
-    def message(self, known: _Field) -> Message:
+    def message(self, known: Field) -> Message:
         """A message in ``{}`` or ``<>``."""
-        schema = _schema(known.message)
+        schema = self._schemas[known.message]
         found = self._block(known.message, schema)
         for name in schema.required:
             if name not in found.fields:
@@ -297,7 +243,7 @@ class _Reader:
                 )
         return found
 
-    def _block(self, type_: str, schema: Optional[_Schema]) -> Message:
+    def _block(self, type_: str, schema: Optional[Schema]) -> Message:
         tokens = self._tokens
         made = Message(type_, {}, self._place[0], self._place[1], source=tokens.source)
         closing = _CLOSING.get(tokens.text) if tokens.kind == "mark" else None
@@ -315,7 +261,7 @@ class _Reader:
         made.unknown = self._unknown[already:]
         return made
 
-    def integer(self, known: _Field) -> int:
+    def integer(self, known: Field) -> int:
         """A whole number within the field's bounds, written in any way."""
         tokens = self._tokens
         negative = tokens.accept("-")
@@ -330,7 +276,7 @@ class _Reader:
         tokens.advance()
         return value
 
-    def real(self, known: _Field) -> float:
+    def real(self, known: Field) -> float:
         """A decimal number, an infinity or NaN; a float field's overflow is an infinity."""
         tokens = self._tokens
         negative = tokens.accept("-")
@@ -346,7 +292,7 @@ class _Reader:
             value = math.inf
         return -value if negative else value
 
-    def boolean(self, known: _Field) -> bool:
+    def boolean(self, known: Field) -> bool:
         """A truth value as protobuf has them: true, True, t, 1 and their opposites."""
         tokens = self._tokens
         value = None
@@ -360,7 +306,7 @@ class _Reader:
         tokens.advance()
         return value
 
-    def enum(self, known: _Field) -> str:
+    def enum(self, known: Field) -> str:
         """The name of an enum's value, written as its name, or as BVLC's number."""
         tokens = self._tokens
         name: Optional[str] = tokens.text
@@ -373,7 +319,7 @@ class _Reader:
         tokens.advance()
         return name
 
-    def _no_enum_value(self, known: _Field) -> MalformedModel:
+    def _no_enum_value(self, known: Field) -> MalformedModel:
         text, names = self._tokens.text, list(known.enum)
         if self._tokens.kind == "string" and "CONVOLUTION" in known.enum:
             return self._expected(
@@ -384,7 +330,7 @@ class _Reader:
         choice = f"one of {', '.join(names)}" if len(names) <= MAX_NAMES else "a known name"
         return self._expected(f"{choice} for {known.name!r}", hint)
 
-    def string(self, known: _Field) -> str:
+    def string(self, known: Field) -> str:
         """One or more quoted strings, which are joined."""
         tokens = self._tokens
         if tokens.kind != "string":
@@ -403,6 +349,15 @@ class _Reader:
             parts.append(part)
             tokens.advance()
         return parts[0] if len(parts) == 1 else "".join(parts)
+
+    _kinds: Mapping[str, Callable[[Any, Field], Any]] = {
+        "message": message,
+        "enum": enum,
+        "real": real,
+        "boolean": boolean,
+        "integer": integer,
+        "string": string,
+    }
 
     def _expected(self, what: str, hint: str = "") -> MalformedModel:
         return self._tokens.error(f"expected {what}, found {self._tokens.describe()}", hint)

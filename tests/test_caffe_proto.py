@@ -236,8 +236,9 @@ def test_inside_a_zip_beside_another_caffe_proto(tmp_path):
     archive = tmp_path / "stage.zip"
     with zipfile.ZipFile(archive, "w") as file:
         for room in ("schemas", "stage_extract"):
-            for path in sorted((ROOT / room).glob("*.*")):
-                file.write(path, f"{room}/{path.name}")
+            for path in sorted((ROOT / room).rglob("*.*")):
+                if path.parent.name != "__pycache__":
+                    file.write(path, path.relative_to(ROOT))
     script = IN_A_ZIP.format(zip=str(archive))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from schemas import plugins
-from schemas.errors import UnsupportedModel, UsageError
+from schemas.errors import MalformedModel, UnsupportedModel, UsageError
 from schemas.layers import registry
 from stage_build.lowering.registry import lower, plugged_in
 from tests import cli, nets
@@ -63,6 +63,66 @@ def test_plugins_are_known_only_while_they_are_asked_for(gain):
         nets.net(*NET)
     with plugins.meanings([gain]), plugged_in([]):
         assert "vision.layers.GainLayer" in registry.dialects("Python")
+
+
+OWN_TYPE = """
+from typing import Optional, Tuple
+
+from schemas.layers.registry import Meaning, layer
+
+
+@layer("Mix", message="mix_param")
+class Mix(Meaning):
+    \"\"\"scale * x + the sum of the offsets, squared where the mode says so.\"\"\"
+
+    scale: float = 1.0
+    mode: str = "PLAIN"
+    offset: Tuple[int, ...] = ()
+    note: Optional[str] = None
+    choices = {"mode": ("PLAIN", "SQUARED")}
+
+    def shapes(self, bottoms, tops):
+        return [bottoms[0]]
+
+    def forward(self, bottoms, weights, tops):
+        x = bottoms[0] * bottoms[0].dtype.type(self.scale) + sum(self.offset)
+        return [x * x if self.mode == "SQUARED" else x]
+"""
+
+
+@pytest.fixture
+def mix(tmp_path):
+    folder = tmp_path / "mix"
+    folder.mkdir()
+    (folder / "meaning.py").write_text(OWN_TYPE, "utf-8")
+    return folder
+
+
+def test_a_type_of_the_user_s_own_has_its_own_parameters(mix):
+    """(2 x + 3 + 4)^2, whatever caffe.proto knows of the message."""
+    parameters = 'mix_param { scale: 2 mode: SQUARED offset: [3, 4] note: "any" }'
+    text = (nets.inputs(data=(2, 3)), nets.layer("Mix", parameters=parameters))
+    with plugins.meanings([mix]):
+        blobs = nets.net(*text).reference.blobs
+        np.testing.assert_array_equal(blobs["out"], (2 * blobs["data"] + 7) ** 2)
+    with pytest.raises(UnsupportedModel, match="unknown field: layer.1..mix_param .line 3"):
+        nets.net(*text)
+
+
+@pytest.mark.parametrize(
+    "parameters, error, said",
+    [
+        ("mode: CUBED", MalformedModel, "one of PLAIN, SQUARED for 'mode'"),
+        ("scale: wide", MalformedModel, "a number for 'scale'"),
+        ("offset: 1.5", MalformedModel, "an integer for 'offset'"),
+        ("width: 3", UnsupportedModel, "unknown field: layer.1..mix_param.width"),
+    ],
+    ids=["choice", "decimal", "whole", "unknown"],
+)
+def test_the_user_s_own_parameters_are_checked(mix, parameters, error, said):
+    text = nets.layer("Mix", parameters=f"mix_param {{ {parameters} }}")
+    with plugins.meanings([mix]), pytest.raises(error, match=said):
+        nets.net(nets.inputs(data=(2, 3)), text)
 
 
 def broken(gain, **texts):

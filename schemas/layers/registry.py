@@ -344,7 +344,7 @@ def _read_message(
     for key, value in content.items():
         if key in declared:
             field = declared[key]
-            values[field.name] = _checked(of, f"{name}.{key}", value, _annotation(field))
+            values[field.name] = _checked(of, f"{name}.{key}", value, annotation(field))
             allowed = cls.choices.get(key)
             if allowed is not None and value not in allowed:
                 raise UnsupportedModel(
@@ -367,7 +367,7 @@ _SCALARS: Dict[str, Tuple[Any, ...]] = {
 }
 
 
-def _annotation(field: dataclasses.Field) -> str:
+def annotation(field: dataclasses.Field) -> str:
     """A parameter's type as text, whether or not the module postpones its annotations."""
     if isinstance(field.type, type):
         return field.type.__name__
