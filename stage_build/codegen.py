@@ -177,9 +177,6 @@ def _model_source(net: Net, lowered: Sequence[Lowered], names: Names, title: str
             varying = net.blobs[key].varying
             if varying is not None:
                 named[varying] = "rows"
-            varying = net.blobs[key].varying
-            if varying is not None:
-                named[varying] = "rows"
             texts.append(f"{known[key]} ({', '.join(layout.tensor_order(named))})")
         return ", ".join(texts)
 

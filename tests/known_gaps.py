@@ -3,6 +3,8 @@
 No case of the goldens is among them.
 """
 
+from __future__ import annotations
+
 _AUGMENTS = "flownet2 {}_layer.cpp: random crops and colours, for training"
 
 GAPS: dict[tuple[str, str], str] = {

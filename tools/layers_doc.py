@@ -107,7 +107,7 @@ def refusals(cls: type) -> list[str]:
             continue
         tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "UnsupportedModel":
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "UnsupportedModel":
                 text = _text(node.args[0]) if node.args else ""
                 if text:
                     found[text] = None
