@@ -196,14 +196,11 @@ def check_batch(
         stacked[key] = np.concatenate([one, other, one], net.blobs[key].batch)
     outputs = [key for key in net.outputs if key in want]
     got = runner({key: layout.to_tensor(value) for key, value in stacked.items()}, outputs)
-    compared, allowed = [], verify.allowances(net, rounding)
+    compared, judge = [], verify.Judge(net, tolerance, undefined, rounding)
     for key in outputs:
         value, blob = layout.to_blob(got[key]), net.blobs[key]
         first = want[key][blob.sample()]
-        limit = max(tolerance, allowed.get(key, 0.0))
-        for row in (0, 2):
-            same = value[blob.sample(row)]
-            compared.append(verify.compare(key, same, first, limit, blob.index, key in undefined))
+        compared += [judge(key, value[blob.sample(row)], first) for row in (0, 2)]
     return verify.Outcome(tuple(compared))
 
 

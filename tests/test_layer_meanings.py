@@ -15,6 +15,7 @@ from schemas.errors import MalformedModel, UnsupportedModel
 from schemas.graph import Layer
 from schemas.layers import registry
 from schemas.layers.convolution import Geometry
+from tests.meanings import close, row, run
 
 LOWEST = np.finfo(np.float32).min
 
@@ -23,11 +24,6 @@ def grid(*shape, values=None):
     """Float32 of this shape: the given values, or 0, 1, 2, ..."""
     values = np.arange(np.prod(shape)) if values is None else values
     return np.array(values, np.float32).reshape(shape)
-
-
-def row(*values):
-    """A (1, 1, 1, W) blob."""
-    return grid(1, 1, 1, len(values), values=values)
 
 
 def layer(type_, fields=None, bottoms=1, tops=1):
@@ -40,34 +36,12 @@ def layer(type_, fields=None, bottoms=1, tops=1):
     )
 
 
-def run(type_, param, bottoms, blobs=(), tops=1):
-    """The tops, after the declared shapes of weights and tops were held to what came and went."""
-    cls = registry.find(type_)
-    fields = {cls.messages[0]: param} if param else {}
-    made, weight_shapes, shapes = registry.infer(
-        layer(type_, fields, len(bottoms), tops), [b.shape for b in bottoms]
-    )
-    assert [blob.shape for blob in blobs] == weight_shapes
-    before = [bottom.copy() for bottom in bottoms]
-    results = made.forward(bottoms, blobs, tops)
-    assert [top.shape for top in results] == shapes
-    assert all(isinstance(t, np.ndarray) and t.dtype == np.float32 for t in results)
-    assert all(top.flags.c_contiguous for top in results)
-    for index, bottom in enumerate(bottoms):
-        np.testing.assert_array_equal(bottom, before[index])
-    return results
-
-
 def readable(value):
     """Test ids: types and parameters as they are written; the rest is left to pytest."""
     if isinstance(value, dict):
         text = str(value).replace("'", "").replace(": ", "=")
         return re.sub(r"[^A-Za-z0-9_.=-]+", " ", text).strip() or "default"
     return None
-
-
-def close(actual, expected):
-    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-7)
 
 
 # ---- Convolution and Deconvolution ---------------------------------------------------------------
