@@ -14,6 +14,7 @@ import pytest
 from schemas.errors import MalformedModel, UnsupportedModel
 from schemas.graph import Layer
 from schemas.layers import registry
+from schemas.layers.axes import taps
 from schemas.layers.convolution import Geometry
 from tests.meanings import close, row, run
 
@@ -234,6 +235,37 @@ def test_padding_on_one_axis_drops_the_last_window_on_both():
 def test_average_pooling(param, bottom, expected):
     (top,) = run("Pooling", dict(param, pool="AVE"), [bottom])
     close(top.reshape(-1), expected)
+
+
+def test_windows_far_apart_take_no_longer():
+    """Taps that meet nothing but padding are passed over, not counted through."""
+    param = dict(kernel_size=2 * 10**9, pad=10**9, stride=10**9)
+    (top,) = run("Pooling", param, [grid(1, 1, 2, 3)])
+    np.testing.assert_array_equal(top, np.full((1, 1, 2, 2), 5))
+
+
+def test_taps():
+    """As every tap of the window in turn tells, whatever the stride."""
+    rng = np.random.default_rng(7)
+    highs = dict(size=8, out=8, kernel=30, stride=30, pad=40, dilation=9)
+    for _ in range(500):
+        size, out, kernel, stride, dilation = (
+            int(rng.integers(1, highs[name]))
+            for name in ("size", "out", "kernel", "stride", "dilation")
+        )
+        pad = int(rng.integers(0, highs["pad"]))
+        read = {
+            tap: {o: o * stride - pad + tap * dilation for o in range(out)} for tap in range(kernel)
+        }
+        expected = {
+            tap: {o: place for o, place in places.items() if 0 <= place < size}
+            for tap, places in read.items()
+        }
+        found = {
+            tap: {o: range(size)[places][i] for i, o in enumerate(range(out)[served])}
+            for tap, served, places in taps(size, out, kernel, stride, pad, dilation)
+        }
+        assert found == {tap: places for tap, places in expected.items() if places}
 
 
 def test_pooling_leaves_samples_and_channels_apart():
@@ -718,6 +750,10 @@ POOL = {"kernel_size": 3}
         ("Slice", {"slice_point": [1]}, [(2, 3)], MalformedModel, "0 increasing slice points"),
         ("Crop", {}, [(1, 3, 5, 5), (1, 3, 5, 6)], MalformedModel, "fit into"),
         ("Crop", {"offset": [1]}, [(1, 3, 5, 5), (1, 3, 5, 5)], MalformedModel, "fit into"),
+        ("Crop", {"offset": [-1]}, [(1, 3, 5, 5), (1, 3, 4, 4)], MalformedModel, "fit into"),
+        ("Crop", {"offset": [10**40]}, [(1, 3, 5, 5)] * 2, MalformedModel, r"offset is 1\.0e\+40"),
+        ("Power", {"scale": 10**400}, [(2, 3)], MalformedModel, "too large to convert to float"),
+        ("Reshape", {"axis": "x" * 999}, [(2, 3)], MalformedModel, "found 'x{79}$"),
         ("Crop", {"offset": [1, 1, 1]}, [(1, 3, 5, 5)] * 2, MalformedModel, "each of 2 axes"),
         ("Flatten", {"axis": 3, "end_axis": 1}, [(1, 3, 5, 5)], MalformedModel, "after end_axis"),
         ("Reshape", {"shape": {"dim": [-1, -1]}}, [(2, 3)], MalformedModel, "one -1"),

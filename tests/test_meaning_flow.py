@@ -118,6 +118,9 @@ def test_correlation_by_differences():
         (dict(kernel_size=1, max_displacement=4), MalformedModel, "do not fit in 8 x 11"),
         (dict(kernel_size=1, max_displacement=1, stride_1=0), MalformedModel, "at least 1"),
         (dict(kernel_size=1, max_displacement=1, stride_2=0), MalformedModel, "at least 1"),
+        (dict(kernel_size=-1, max_displacement=1), MalformedModel, "at least 1"),
+        (dict(kernel_size=1, max_displacement=-1), MalformedModel, "at least 0"),
+        (dict(kernel_size=1, max_displacement=1, pad=-1), MalformedModel, "at least 0"),
         (
             dict(kernel_size=1, max_displacement=1, correlation_type="OTHER"),
             UnsupportedModel,

@@ -219,7 +219,7 @@ def test_a_training_layer_goes_with_its_labels(key):
     assert built.net.inputs == ("data",)
     assert built.net.outputs == tuple(sorted(predictions))
     assert [layer_.name for layer_ in built.net.layers] == predictions
-    with pytest.raises(UnsupportedModel, match="unknown field: layer"):
+    with pytest.raises(UnsupportedModel, match="unknown field: of_a_fork of layer 'loss'"):
         build(*text, keep_losses=True)
     text[-2] = layer(key[0], [*predictions, *labels], "loss", name="loss")
     with pytest.raises(UnsupportedModel) as caught:

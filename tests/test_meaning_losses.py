@@ -356,6 +356,8 @@ def test_labels_are_below_the_number_of_classes():
         ("SoftmaxWithLoss", {}, [(2, 3), (3,)], MalformedModel, "the same first axis"),
         ("SoftmaxWithLoss", {}, [(2, 3, 5), (2, 4)], MalformedModel, "10 labels .* found 8"),
         ("SoftmaxWithLoss", {}, [(2, 3), ()], MalformedModel, "first axis"),
+        ("SoftmaxWithLoss", {"normalization": "x"}, [(2, 3), (2,)], MalformedModel,
+         "no normalization 'x'"),
         ("SoftmaxWithLoss", {"normalization": "PRE_FIXED"}, [(2, 3), (2,)], UnsupportedModel,
          "R-FCN"),
         ("SoftmaxWithLoss", {"class_weighting": [1, 2]}, [(2, 3), (2,)], UnsupportedModel,

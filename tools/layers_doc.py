@@ -76,6 +76,8 @@ def _entry(cls: type[registry.Meaning], names: list[tuple[str, str]]) -> list[st
     titles = ", ".join(f"`{type_}` ({dialect or BVLC})" for type_, dialect in names)
     lines = [f"### {titles}\n", *_filled(_described(cls), ""), ""]
     role = ROLES[cls.role]
+    if cls.head:
+        role += f"; a net that ends in it keeps its {cls.head}"
     if role:
         lines += [f"* Role: {role}."]
     read = ", ".join(_parameter(cls, name) for name in registry.parameters(cls))

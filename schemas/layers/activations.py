@@ -11,7 +11,7 @@ import numpy as np
 from schemas.errors import MalformedModel, UnsupportedModel
 from schemas.graph import Shape
 from schemas.layers.axes import Elementwise, canonical
-from schemas.layers.registry import ENGINE, FILLER, layer
+from schemas.layers.registry import ENGINE, FILLER, Filler, layer
 
 
 class Activation(Elementwise):
@@ -76,6 +76,9 @@ class PReLU(Elementwise):
         if not 2 <= len(bottoms[0]) <= 4:
             raise MalformedModel(f"the bottom should have 2 to 4 axes, found {len(bottoms[0])}")
         return [() if self.channel_shared else (bottoms[0][1],)]
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [Filler("filler", 0.25)]
 
     def forward(
         self, bottoms: Sequence[np.ndarray], weights: Sequence[np.ndarray], tops: int

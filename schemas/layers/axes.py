@@ -63,9 +63,9 @@ def taps(
         kernel, stride, pad, dilation: the window; for output `o`, a tap reads input
             ``o * stride - pad + tap * dilation``.
     """
-    first_tap = max(0, -(((out - 1) * stride - pad) // dilation))
+    tap = max(0, -(((out - 1) * stride - pad) // dilation))
     last_tap = min(kernel - 1, (size - 1 + pad) // dilation)
-    for tap in range(first_tap, last_tap + 1):
+    while tap <= last_tap:
         shift = tap * dilation - pad
         first = max(0, -(shift // stride))
         last = min(out - 1, (size - 1 - shift) // stride)
@@ -75,6 +75,10 @@ def taps(
                 slice(first, last + 1),
                 slice(first * stride + shift, last * stride + shift + 1, stride),
             )
+            tap += 1
+        else:
+            # The stride is larger than the axis: on to the first tap that serves output `last`.
+            tap = -((last * stride - pad) // dilation)
 
 
 class Elementwise(Meaning):

@@ -10,7 +10,7 @@ import numpy as np
 from schemas.errors import MalformedModel
 from schemas.graph import Shape
 from schemas.layers.axes import canonical, same_shapes
-from schemas.layers.registry import Meaning
+from schemas.layers.registry import BIAS, WEIGHT, Filler, Meaning
 from schemas.layers.windows import Geometry, Sizes
 
 TRAINING = "steers training"
@@ -98,6 +98,9 @@ class BaseConvolution(Meaning):
                 f"group {group} should divide the {channels} channels and num_output {outputs}"
             )
         return channels
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [WEIGHT, BIAS][:blobs]
 
     def spatial(self, shape: Shape) -> Sizes:
         """The sizes of a bottom's spatial axes."""

@@ -11,7 +11,7 @@ import numpy as np
 from schemas.errors import MalformedModel, UnsupportedModel
 from schemas.graph import Shape
 from schemas.layers.normalization import average
-from schemas.layers.registry import ENGINE, FILLER, Meaning, layer
+from schemas.layers.registry import BIAS, ENGINE, FILLER, Filler, Meaning, layer
 
 TRAINING = "steers the running averages, which no TEST pass reads"
 
@@ -169,6 +169,9 @@ class BatchNorm(Switched):
         channels: Shape = (self.channels(bottoms[0]),)
         return [channels, channels, (1,)]
 
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [Filler()] * blobs
+
     def statistics(self, weights: Sequence[np.ndarray]) -> Tuple[np.ndarray, np.ndarray]:
         mean, variance = by_factor(*weights)
         if self.disable_variance:
@@ -231,6 +234,11 @@ class NvidiaBatchNorm(PerChannel):
         channels: Shape = (self.channels(bottoms[0]),)
         return [channels, channels, (1,)] + [channels] * self.affines
 
+    def fillers(self, blobs: int) -> List[Filler]:
+        # caffe-0.16 starts the factor as 0, which makes no difference: mean and variance are 0.
+        stored = [Filler(), Filler(), Filler(value=1.0)]
+        return [*stored, Filler("scale_filler", 1.0), BIAS][:blobs]
+
     def statistics(self, weights: Sequence[np.ndarray]) -> Tuple[np.ndarray, np.ndarray]:
         mean, variance = weights[:2]
         return (mean, variance) if self.scales else by_factor(*weights)
@@ -267,6 +275,9 @@ class Nvidia15BatchNorm(Switched):
     def weight_shapes(self, bottoms: Sequence[Shape]) -> List[Shape]:
         channels: Shape = (self.channels(bottoms[0]),)
         return [channels] * 4 + [(1,)]
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [Filler("scale_filler"), BIAS, Filler(), Filler(), Filler()]
 
     def statistics(self, weights: Sequence[np.ndarray]) -> Tuple[np.ndarray, np.ndarray]:
         return weights[2], weights[3]
@@ -319,6 +330,9 @@ class IntelBatchNorm(Switched):
     def weight_shapes(self, bottoms: Sequence[Shape]) -> List[Shape]:
         channels: Shape = (self.channels(bottoms[0]),)
         return [channels, channels, (1,)] + [channels] * self.affines
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [Filler(), Filler(), Filler(), Filler("filler", 1.0), BIAS][:blobs]
 
     def statistics(self, weights: Sequence[np.ndarray]) -> Tuple[np.ndarray, np.ndarray]:
         return by_factor(*weights[:3])

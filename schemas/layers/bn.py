@@ -11,7 +11,7 @@ from schemas.errors import MalformedModel, UnsupportedModel
 from schemas.graph import Shape
 from schemas.layers.batch_normalization import TRAINING, PerChannel, scaled
 from schemas.layers.normalization import as_images, average
-from schemas.layers.registry import ENGINE, FILLER, Meaning, layer
+from schemas.layers.registry import BIAS, ENGINE, FILLER, Filler, Meaning, layer
 
 
 def _are(shapes: Sequence[Shape], number: int, *forms: Shape) -> bool:
@@ -29,6 +29,8 @@ def _are(shapes: Sequence[Shape], number: int, *forms: Shape) -> bool:
 class BN(PerChannel):
     """A BN of four blobs: slope, bias, mean and one more."""
 
+    frozen: bool = False
+
     @property
     def affines(self) -> int:
         return 2
@@ -41,6 +43,9 @@ class BN(PerChannel):
         _, channels, _, _ = as_images(bottoms[0])
         return [self.blob_shape(channels)] * 4
 
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [Filler("slope_filler"), BIAS, Filler(), Filler(value=float(self.frozen))]
+
     def statistics(self, weights: Sequence[np.ndarray]) -> Tuple[np.ndarray, np.ndarray]:
         return weights[2].reshape(-1), weights[3].reshape(-1)
 
@@ -52,7 +57,6 @@ _BN_HARMLESS = {
     "slope_filler": FILLER,
     "bias_filler": FILLER,
     "momentum": TRAINING,
-    "frozen": "the TEST phase reads the stored statistics either way",
     "engine": ENGINE,
 }
 
@@ -60,7 +64,11 @@ _BN_HARMLESS = {
 @layer("BN", message="bn_param", harmless=_BN_HARMLESS, dialect="pspnet")
 class PspnetBN(BN):
     """(x - mean) / sqrt(variance + eps) * slope + bias, from four blobs 1xCx1x1 in this order:
-    slope, bias, mean, variance (PSPNet's bn_layer.cpp)."""
+    slope, bias, mean, variance (PSPNet's bn_layer.cpp).
+
+    `frozen` says no more than what the variance starts as without weights: the TEST phase reads the
+    stored statistics either way.
+    """
 
     @classmethod
     def fits_blobs(cls, shapes: Sequence[Shape]) -> bool:
@@ -92,6 +100,9 @@ class HappynearBN(TsnBN):
     """
 
     contested = True
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [*super().fillers(blobs)[:3], Filler(value=1.0)]
 
     def statistics(self, weights: Sequence[np.ndarray]) -> Tuple[np.ndarray, np.ndarray]:
         """The mean, and the variance that with eps makes the inverse's size."""
@@ -128,6 +139,9 @@ class ImageBN(Meaning):
     def weight_shapes(self, bottoms: Sequence[Shape]) -> List[Shape]:
         shape = as_images(bottoms[0])
         return [tuple(1 if axis in self.over() else n for axis, n in enumerate(shape))] * 2
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [Filler("scale_filler"), Filler("shift_filler")]
 
     def leading(self, bottoms: Sequence[Shape]) -> int:
         return 0

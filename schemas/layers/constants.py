@@ -9,12 +9,15 @@ import numpy as np
 from schemas.errors import MalformedModel
 from schemas.graph import Shape
 from schemas.layers.inputs import DummyData
-from schemas.layers.registry import FILLER, Meaning, layer
+from schemas.layers.registry import FILLER, Filler, Meaning, layer
 
 
 @layer("Parameter", message="parameter_param", harmless={"blob_filler": FILLER})
 class Parameter(Meaning):
-    """The layer's parameter blob, of shape `shape` (parameter_layer.hpp)."""
+    """The layer's parameter blob, of shape `shape` (parameter_layer.hpp).
+
+    `blob_filler`, which fills it, is happynear's; BVLC's starts as 0.
+    """
 
     shape: Tuple[int, ...] = ()
 
@@ -22,6 +25,9 @@ class Parameter(Meaning):
 
     def weight_shapes(self, bottoms: Sequence[Shape]) -> List[Shape]:
         return [self.shape]
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [Filler("blob_filler")]
 
     def leading(self, bottoms: Sequence[Shape]) -> int:
         return 0

@@ -11,7 +11,7 @@ from schemas.errors import MalformedModel, UnsupportedModel
 from schemas.graph import Shape
 from schemas.layers.axes import need_axes
 from schemas.layers.base_convolution import TRAINING, BaseConvolution, rectified, sizes
-from schemas.layers.registry import ENGINE, FILLER, Meaning, layer
+from schemas.layers.registry import BIAS, ENGINE, FILLER, WEIGHT, Filler, Meaning, layer
 from schemas.layers.windows import Geometry, Sizes
 
 __all__ = ("BaseConvolution", "Convolution", "Geometry")
@@ -273,6 +273,9 @@ class Convolution3D(Meaning):
         need_axes(bottoms[0], 5)
         weight, *bias = self.plain().weight_shapes(bottoms)
         return [weight, *((1, 1, 1, 1) + tuple(shape) for shape in bias)]
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [WEIGHT, BIAS][:blobs]
 
     def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
         need_axes(bottoms[0], 5)

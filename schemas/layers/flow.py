@@ -89,8 +89,10 @@ class Correlation(Meaning):
             raise MalformedModel("kernel_size and max_displacement should be given")
         if self.kernel_size % 2 == 0:
             raise MalformedModel(f"kernel_size should be odd, found {self.kernel_size}")
-        if min(self.stride_1, self.stride_2) < 1:
-            raise MalformedModel("stride_1 and stride_2 should be at least 1")
+        if min(self.stride_1, self.stride_2, self.kernel_size) < 1:
+            raise MalformedModel("kernel_size, stride_1 and stride_2 should be at least 1")
+        if min(self.max_displacement, self.pad) < 0:
+            raise MalformedModel("max_displacement and pad should be at least 0")
 
     def radius(self) -> int:
         """How many displacements there are on each side of none."""

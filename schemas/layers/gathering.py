@@ -9,7 +9,7 @@ import numpy as np
 from schemas.errors import MalformedModel
 from schemas.graph import Shape
 from schemas.layers.axes import need_axes
-from schemas.layers.registry import FILLER, Meaning, layer
+from schemas.layers.registry import BIAS, FILLER, WEIGHT, Filler, Meaning, layer
 
 
 def row_numbers(values: np.ndarray, rows: int) -> np.ndarray:
@@ -45,6 +45,9 @@ class Embed(Meaning):
     def weight_shapes(self, bottoms: Sequence[Shape]) -> List[Shape]:
         table = (self.input_dim, self.num_output)
         return [table, (self.num_output,)] if self.bias_term else [table]
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [WEIGHT, BIAS][:blobs]
 
     def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
         return [(*bottoms[0], self.num_output)]

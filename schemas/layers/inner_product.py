@@ -10,7 +10,7 @@ from schemas.errors import MalformedModel, UnsupportedModel
 from schemas.graph import Shape
 from schemas.layers.axes import canonical, count
 from schemas.layers.base_convolution import TRAINING, rectified
-from schemas.layers.registry import ENGINE, FILLER, Meaning, layer
+from schemas.layers.registry import BIAS, ENGINE, FILLER, WEIGHT, Filler, Meaning, layer
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
@@ -64,6 +64,9 @@ class InnerProduct(Meaning):
         inputs = count(bottoms[0][canonical(self.axis, len(bottoms[0])) :])
         weight = (inputs, self.num_output) if self.transpose else (self.num_output, inputs)
         return [weight, (self.num_output,)] if self.bias_term else [weight]
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [WEIGHT, BIAS][:blobs]
 
     def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
         axis = canonical(self.axis, len(bottoms[0]))
@@ -123,6 +126,9 @@ class InnerDistance(Meaning):
     def weight_shapes(self, bottoms: Sequence[Shape]) -> List[Shape]:
         inputs = count(bottoms[0][canonical(self.axis, len(bottoms[0])) :])
         return [(self.num_output, inputs)] if len(bottoms) == 1 else []
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [WEIGHT][:blobs]
 
     def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
         axis = canonical(self.axis, len(bottoms[0]))

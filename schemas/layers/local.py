@@ -9,7 +9,7 @@ import numpy as np
 from schemas.errors import MalformedModel
 from schemas.graph import Shape
 from schemas.layers.axes import count, need_axes, same_shapes
-from schemas.layers.registry import FILLER, Meaning, layer
+from schemas.layers.registry import BIAS, FILLER, WEIGHT, Filler, Meaning, layer
 from schemas.layers.windows import Geometry, Sizes
 
 
@@ -48,6 +48,9 @@ class Local(Meaning):
         places = count(self._out(bottoms[0]))
         weight = (self.num_output, 1, bottoms[0][1] * self.kernel_size**2, places)
         return [weight, (1, 1, self.num_output, places)] if self.bias_term else [weight]
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [WEIGHT, BIAS][:blobs]
 
     def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
         same_shapes(bottoms)

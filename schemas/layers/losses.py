@@ -95,6 +95,8 @@ class Normalized(Loss):
     def need(self, bottoms: Sequence[Shape]) -> None:
         if self.normalization == "PRE_FIXED":
             raise UnsupportedModel("normalization: PRE_FIXED is R-FCN's, and not computed")
+        if self.mode() not in self.sizes(0, 0, 0):
+            raise MalformedModel(f"there is no normalization {self.normalization!r:.80}")
         if self.class_weighting or self.weight_by_label_freqs:
             raise UnsupportedModel("class_weighting is SegNet's, and not computed")
         if self.label_smoothing:
@@ -107,10 +109,14 @@ class Normalized(Loss):
             return "VALID" if self.normalize else "BATCH_SIZE"
         return self.normalization or self.usual
 
+    @staticmethod
+    def sizes(outer: int, inner: int, valid: int) -> Dict[str, int]:
+        """Normalization -> what it counts."""
+        return {"FULL": outer * inner, "VALID": valid, "BATCH_SIZE": outer, "NONE": 1}
+
     def by(self, outer: int, inner: int, valid: int) -> np.float32:
         """What the loss is divided by."""
-        sizes = {"FULL": outer * inner, "VALID": valid, "BATCH_SIZE": outer, "NONE": 1}
-        return np.float32(max(sizes[self.mode()], 1))
+        return np.float32(max(self.sizes(outer, inner, valid)[self.mode()], 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +126,7 @@ class OfSoftmax(Normalized):
     axis: int = 1
 
     top_count = (0, 2)
+    head = "Softmax"
 
     def need(self, bottoms: Sequence[Shape]) -> None:
         super().need(bottoms)
@@ -261,6 +268,7 @@ class SigmoidCrossEntropyLoss(Normalized):
     something else is written (sigmoid_cross_entropy_loss_layer.cpp)."""
 
     usual = "BATCH_SIZE"
+    head = "Sigmoid"
 
     def need(self, bottoms: Sequence[Shape]) -> None:
         super().need(bottoms)

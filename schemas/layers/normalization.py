@@ -10,7 +10,7 @@ from schemas.errors import MalformedModel, UnsupportedModel
 from schemas.graph import Shape
 from schemas.layers.axes import need_axes, taps
 from schemas.layers.pooling import Windows
-from schemas.layers.registry import ENGINE, FILLER, Meaning, layer
+from schemas.layers.registry import ENGINE, FILLER, Filler, Meaning, layer
 
 
 @layer("LRN", message="lrn_param", harmless={"engine": ENGINE})
@@ -143,6 +143,9 @@ class Normalize(Meaning):
                 f"the bottom should have 2 to 4 axes, found shape {list(bottoms[0])}"
             )
         return [() if self.channel_shared else (bottoms[0][1],)]
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [Filler("scale_filler", 1.0)]
 
     def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
         return [tuple(bottoms[0])]

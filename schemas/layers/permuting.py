@@ -31,7 +31,7 @@ class Ordered(Meaning):
     def forward(
         self, bottoms: Sequence[np.ndarray], weights: Sequence[np.ndarray], tops: int
     ) -> List[np.ndarray]:
-        return [np.ascontiguousarray(bottoms[0].transpose(self.axes(bottoms[0].ndim)))]
+        return [bottoms[0].transpose(self.axes(bottoms[0].ndim)).copy()]
 
     def batch_axes(
         self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]

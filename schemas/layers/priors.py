@@ -102,21 +102,24 @@ class PriorBox(Meaning):
 
     def ratios(self) -> List[np.float32]:
         """Width by height of the boxes that are not square."""
-        known = [np.float32(1)]
+        known, count = np.ones(1 + 2 * len(self.aspect_ratio), np.float32), 1
         for value in map(np.float32, self.aspect_ratio):
-            if all(abs(value - other) >= _SAME for other in known):
-                known += [value, np.float32(1) / value] if self.flip else [value]
-        return known[1:]
+            if (np.abs(known[:count] - value).astype(np.float64) >= _SAME).all():
+                new = [value, np.float32(1) / value] if self.flip else [value]
+                known[count : count + len(new)] = new
+                count += len(new)
+        return list(known[1:count])
 
     def sides(self) -> List[Pair]:
         """Width and height in pixels of every box of a cell."""
         sides: List[Pair] = []
+        ratios = self.ratios()
         for place, least in enumerate(map(int, self.min_size)):
             sides.append((least, least))
             if self.max_size:
                 middle = np.sqrt(least * int(self.max_size[place]))
                 sides.append((middle, middle))
-            for ratio in self.ratios():
+            for ratio in ratios:
                 sides.append((least * np.sqrt(ratio), least / np.sqrt(ratio)))
         return sides
 

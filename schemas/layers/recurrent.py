@@ -17,7 +17,7 @@ import numpy as np
 from schemas.errors import MalformedModel
 from schemas.graph import Shape
 from schemas.layers.axes import count
-from schemas.layers.registry import FILLER, Meaning, layer
+from schemas.layers.registry import BIAS, FILLER, WEIGHT, Filler, Meaning, layer
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -70,6 +70,9 @@ class Recurrent(Meaning):
         rows = self.wide * self.num_output
         static = [(rows, count(bottoms[2][1:]))] if self.static(len(bottoms)) else []
         return [(rows, count(bottoms[0][2:])), (rows,), *static, (rows, self.num_output)]
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [WEIGHT, BIAS] + [WEIGHT] * (blobs - 2)
 
     def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
         steps, batch = self._sizes(bottoms)
@@ -186,6 +189,9 @@ class RNN(Recurrent):
         own = [(self.num_output, self.num_output), (self.num_output,)]
         return super().weight_shapes(bottoms) + own
 
+    def fillers(self, blobs: int) -> List[Filler]:
+        return super().fillers(blobs - 2) + [WEIGHT, BIAS]
+
     def step(
         self, total: np.ndarray, states: Sequence[np.ndarray], cont: np.ndarray
     ) -> List[np.ndarray]:
@@ -270,6 +276,9 @@ class Lstm(Meaning):
     def weight_shapes(self, bottoms: Sequence[Shape]) -> List[Shape]:
         rows = 4 * self.num_output
         return [(rows, count(bottoms[0][1:])), (rows, self.num_output), (rows,)]
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [WEIGHT, WEIGHT, BIAS]
 
     def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
         x = tuple(bottoms[0])

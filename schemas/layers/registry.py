@@ -34,6 +34,7 @@ from typing import (
     Iterator,
     List,
     Mapping,
+    NamedTuple,
     Optional,
     Sequence,
     Tuple,
@@ -68,8 +69,27 @@ PYTHON = {
 
 # A blob's count is an int in Caffe (blob.hpp).
 MAX_COUNT = 2**31 - 1
+MAX_AXES = 32  # kMaxBlobAxes
+# Of the fields of its messages, some have 64 bits.
+MAX_INT = 2**64 - 1
 
 _registry: Dict[Tuple[str, str], Type[Meaning]] = {}
+
+
+class Filler(NamedTuple):
+    """How a parameter blob starts, where no weights are given.
+
+    Attributes:
+        field: the field of the layer's parameter message that says it, a FillerParameter or a
+            number; empty where the layer sets the blob itself.
+        value: the constant where that field is not written. Caffe's own is 0.
+    """
+
+    field: str = ""
+    value: float = 0.0
+
+
+WEIGHT, BIAS = Filler("weight_filler"), Filler("bias_filler")
 
 
 class Meaning:
@@ -85,6 +105,7 @@ class Meaning:
             dropped).
         labels: for ``loss`` and ``sink``, the first bottom that is a label and not a prediction;
             its branch goes too.
+        head: for ``loss``, the type of the layer within it that makes predictions of bottom 0.
         index_tops: tops whose values are positions or counts.
         copies: every value of the tops is one of the bottoms', unchanged, or a place or 0.
         contested: a fork's meaning which a layer that fits BVLC's may have as well: the user is
@@ -98,6 +119,7 @@ class Meaning:
     top_count: Tuple[int, Optional[int]] = (1, 1)
     role: str = "compute"
     labels: int = 1
+    head: str = ""
     index_tops: Tuple[int, ...] = ()
     copies: bool = False
     contested: bool = False
@@ -118,6 +140,10 @@ class Meaning:
     def weight_shapes(self, bottoms: Sequence[Shape]) -> List[Shape]:
         """Shapes of the parameter blobs, in Caffe's order."""
         return []
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        """How each of the `blobs` parameter blobs starts; by default all are 0."""
+        return [Filler()] * blobs
 
     def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
         """Shapes of the `tops` tops."""
@@ -278,9 +304,8 @@ def meaning(of: Layer) -> Meaning:
     if cls is None:
         named = f"{of.type!r} ({of.dialect})" if of.dialect else repr(of.type)
         raise UnsupportedModel(f"layer type {named} is not supported", str(of))
-    values = _parameters(of, cls)
     with located(of):
-        made = cls(**values)
+        made = cls(**_parameters(of, cls))
         made.check()
     return made
 
@@ -309,13 +334,18 @@ def objections(of: Layer, cls: Type[Meaning]) -> List[str]:
                     found.append(f"{name}.{key} is {value}")
         elif name in rivals:
             found.append(f"message {name}")
+    return found + [f"{number} {what}" for what, number, _ in _miscounted(of, cls)]
+
+
+def _miscounted(of: Layer, cls: Type[Meaning]) -> Iterator[Tuple[str, int, str]]:
+    """What there is too little or too much of, how many there are, and how many there may be."""
     for what, number, (least, most) in (
         ("bottoms", len(of.bottoms), cls.bottom_count),
         ("tops", len(of.tops), cls.top_count),
     ):
         if number < least or (most is not None and number > most):
-            found.append(f"{number} {what}")
-    return found
+            upper = "any number" if most is None else most
+            yield what, number, str(least) if most == least else f"{least} to {upper}"
 
 
 def _parameters(of: Layer, cls: Type[Meaning]) -> Dict[str, Any]:
@@ -371,7 +401,12 @@ def annotation(field: dataclasses.Field) -> str:
     """A parameter's type as text, whether or not the module postpones its annotations."""
     if isinstance(field.type, type):
         return field.type.__name__
-    return str(field.type).replace("typing.", "")
+    text = str(field.type).replace("typing.", "")
+    # Optional[...], as Python 3.8 and as Python 3.14 write it out.
+    for start, end in (("Union[", ", NoneType]"), ("", " | None")):
+        if text.startswith(start) and text.endswith(end):
+            return "Optional[" + text[len(start) : -len(end)] + "]"
+    return text
 
 
 def _checked(of: Layer, name: str, value: Any, annotation: str) -> Any:
@@ -381,11 +416,15 @@ def _checked(of: Layer, name: str, value: Any, annotation: str) -> Any:
         inner = kind[len("Tuple[") : -1].rsplit(",", 1)[0]
         if isinstance(value, Mapping) and set(value) <= {"dim"}:  # a BlobShape
             value = value.get("dim", [])
+            if isinstance(value, list) and len(value) > MAX_AXES:
+                raise MalformedModel(f"{name} has {len(value)} axes, at most {MAX_AXES}", str(of))
         if isinstance(value, (list, tuple)):
             return tuple(_checked(of, name, item, inner) for item in value)
     elif isinstance(value, _SCALARS[kind]) and isinstance(value, bool) == (kind == "bool"):
+        if kind == "int" and abs(value) > MAX_INT:
+            raise MalformedModel(f"{name} is {value:.1e}, no integer of Caffe's", str(of))
         return float(value) if kind == "float" else value
-    raise MalformedModel(f"{name} should be of type {kind}, found {value!r}", str(of))
+    raise MalformedModel(f"{name} should be of type {kind}, found {value!r:.80}", str(of))
 
 
 @contextmanager
@@ -399,7 +438,7 @@ def located(of: Layer) -> Iterator[None]:
     except ConversionError as error:
         error.where = error.where or str(of)
         raise
-    except (ValueError, IndexError, TypeError) as error:
+    except (ValueError, IndexError, TypeError, ArithmeticError) as error:
         raise MalformedModel(str(error), str(of)) from error
 
 
@@ -411,23 +450,16 @@ def infer(of: Layer, bottoms: Sequence[Shape]) -> Tuple[Meaning, List[Shape], Li
         UnsupportedModel: see `meaning`.
     """
     made = meaning(of)
-    for what, count, (least, most) in (
-        ("bottoms", len(of.bottoms), made.bottom_count),
-        ("tops", len(of.tops), made.top_count),
-    ):
-        if count < least or (most is not None and count > most):
-            limit = (
-                str(least)
-                if most == least
-                else "{} to {}".format(least, "any number" if most is None else most)
-            )
-            raise MalformedModel(f"{limit} {what} expected, found {count}", str(of))
+    for what, number, limit in _miscounted(of, type(made)):
+        raise MalformedModel(f"{limit} {what} expected, found {number}", str(of))
     with located(of):
         weights = made.weight_shapes(bottoms)
         tops = made.shapes(bottoms, len(of.tops))
         for what, shape in [("top", shape) for shape in tops] + [
             ("parameter", shape) for shape in weights
         ]:
+            if len(shape) > MAX_AXES:
+                raise MalformedModel(f"a {what} would have {len(shape)} axes, at most {MAX_AXES}")
             if any(size < 1 for size in shape) or math.prod(shape) > MAX_COUNT:
                 raise MalformedModel(
                     f"a {what} would have shape {list(shape)}; "

@@ -13,7 +13,7 @@ import numpy as np
 from schemas.errors import MalformedModel, UnsupportedModel
 from schemas.graph import Shape
 from schemas.layers.axes import canonical, count
-from schemas.layers.registry import FILLER, Meaning, layer
+from schemas.layers.registry import BIAS, FILLER, Filler, Meaning, layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +89,10 @@ class Scale(Spread):
     def weight_shapes(self, bottoms: Sequence[Shape]) -> List[Shape]:
         return [self.operand(bottoms)] * ((len(bottoms) == 1) + self.bias_term)
 
+    def fillers(self, blobs: int) -> List[Filler]:
+        # With a second bottom there is the bias alone.
+        return [Filler("filler", 1.0)] * (blobs - self.bias_term) + [BIAS] * self.bias_term
+
     def forward(
         self, bottoms: Sequence[np.ndarray], weights: Sequence[np.ndarray], tops: int
     ) -> List[np.ndarray]:
@@ -106,6 +110,9 @@ class Bias(Spread):
 
     def weight_shapes(self, bottoms: Sequence[Shape]) -> List[Shape]:
         return [self.operand(bottoms)] if len(bottoms) == 1 else []
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [Filler("filler")] * blobs
 
     def forward(
         self, bottoms: Sequence[np.ndarray], weights: Sequence[np.ndarray], tops: int
@@ -143,6 +150,9 @@ class ChannelScale(Meaning):
 
     def weight_shapes(self, bottoms: Sequence[Shape]) -> List[Shape]:
         return [(1,)] if self.global_scale else []
+
+    def fillers(self, blobs: int) -> List[Filler]:
+        return [Filler("init_global_scale", 1.0)] * blobs
 
     def shapes(self, bottoms: Sequence[Shape], tops: int) -> List[Shape]:
         x, scale = bottoms

@@ -165,7 +165,7 @@ class Cropped(Meaning):
         shape, like = tuple(bottoms[0]), tuple(bottoms[1])
         axis, offsets = self.first(len(shape)), self.offsets(len(shape))
         if len(like) < len(shape) or any(
-            offset + b > a for a, b, offset in list(zip(shape, like, offsets))[axis:]
+            offset < 0 or offset + b > a for a, b, offset in list(zip(shape, like, offsets))[axis:]
         ):
             raise MalformedModel(
                 f"bottom 1 of shape {list(like)} should fit into bottom 0 of shape {list(shape)} "
