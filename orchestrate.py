@@ -26,10 +26,17 @@ app = typer.Typer(
 
 SPEECH = "How it speaks"
 
-Net = Annotated[Path, typer.Argument(metavar="NET.prototxt", help="The net's definition.")]
+Net = Annotated[
+    Path,
+    typer.Argument(metavar="NET.prototxt", help="The net's definition; a .caffemodel holds one."),
+]
 Weights = Annotated[
     Path | None,
-    typer.Argument(metavar="WEIGHTS", help=".caffemodel or .caffemodel.h5", show_default=False),
+    typer.Argument(
+        metavar="WEIGHTS",
+        help=".caffemodel or .caffemodel.h5; without, the net's fillers.",
+        show_default=False,
+    ),
 ]
 Interchange = Annotated[Path, typer.Argument(metavar="net.h5", help="What extract wrote.")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="The folder to write.")]
@@ -66,6 +73,19 @@ Dialect = Annotated[
 ]
 KeepLosses = Annotated[
     bool, typer.Option("--keep-losses", help="Keep losses and scores; labels become inputs.")
+]
+IgnoreUnknown = Annotated[
+    bool, typer.Option("--ignore-unknown", help="Pass over fields that no schema knows.")
+]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="Fill what the weights lack, as Caffe starts.")
+]
+Mean = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]FILE|VALUES",
+        help="An input's mean: .binaryproto, .npy or a value a channel; repeatable.",
+    ),
 ]
 Reader = Annotated[
     str | None, typer.Option(metavar="auto|protobuf|pycaffe", help="Who reads, default auto.")
@@ -119,6 +139,9 @@ def convert(
     outputs: Outputs = None,
     dialect: Dialect = None,
     keep_losses: KeepLosses = False,
+    ignore_unknown: IgnoreUnknown = False,
+    allow_missing: AllowMissing = False,
+    mean: Mean = None,
     reader: Reader = None,
     extract_python: ExtractPython = None,
     build_python: BuildPython = None,
@@ -152,6 +175,9 @@ def extract(
     outputs: Outputs = None,
     dialect: Dialect = None,
     keep_losses: KeepLosses = False,
+    ignore_unknown: IgnoreUnknown = False,
+    allow_missing: AllowMissing = False,
+    mean: Mean = None,
     reader: Reader = None,
     extract_python: ExtractPython = None,
     plugin: Plugin = None,
@@ -292,9 +318,9 @@ def doctor(
 def _usage_error(error: Any, argv: Sequence[str]) -> int:
     """Reports what typer found wrong with the command line, in our form."""
     from driver.command import Manners, print_json
-    from driver.display import plain
     from driver.outcome import failed_document
     from schemas.errors import UsageError
+    from schemas.events import plain
 
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "orchestrate"

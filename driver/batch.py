@@ -14,22 +14,25 @@ The catalogue is a TOML file; paths in it are relative to it. An entry takes eve
 from __future__ import annotations
 
 import dataclasses
+import html
 import importlib
 import json
 import math
+import re
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from driver.builder import Builder
-from driver.display import BATCH, Display, plain, table
+from driver.display import BATCH, Display, table
 from driver.options import Options
 from driver.outcome import Outcome, failed_document, finite
 from driver.pipeline import check_conversion, convert_in
 from driver.worker import interpreter
 from driver.workspace import Workspace
 from schemas.errors import Interrupted, MalformedModel, UsageError, cannot_use
+from schemas.events import plain
 
 tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
@@ -51,7 +54,7 @@ _LISTS = ("stage", "input_shape", "dialect")
 _COMMA_LISTS = ("formats", "outputs")
 _NUMBERS = ("tolerance", "timeout")
 _PATHS = ("prototxt", "weights", "reference")
-_FLAGS = ("force", "no_reference", "keep_losses")
+_FLAGS = ("force", "no_reference", "keep_losses", "ignore_unknown", "allow_missing")
 
 
 def read_catalogue(path: Path, defaults: Options) -> list[Entry]:
@@ -114,6 +117,8 @@ def _value(name: str, value: Any, folder: Path) -> Any:
         return folder / _text(name, value)
     if name == "plugin":
         return tuple(folder / text for text in _texts(name, value))
+    if name == "mean":
+        return tuple(_mean(text, folder) for text in _texts(name, value))
     if name in _LISTS:
         return tuple(_texts(name, value))
     if name in _COMMA_LISTS:
@@ -131,6 +136,12 @@ def _value(name: str, value: Any, folder: Path) -> Any:
     known = [field.name for field in dataclasses.fields(Options) if field.name != "build_python"]
     known = ["name", "prototxt", "weights", *known]
     raise UsageError(f"{name!r} is no option; there are {', '.join(known)}")
+
+
+def _mean(text: str, folder: Path) -> str:
+    """``[NAME=]FILE|VALUES`` with the file in `folder`."""
+    name, equals, rest = text.rpartition("=")
+    return text if re.fullmatch(r"[-+.,0-9eE\s]+", rest) else f"{name}{equals}{folder / rest}"
 
 
 def _typed(name: str, value: Any, kinds: tuple[type, ...], expected: str) -> Any:
@@ -282,7 +293,8 @@ def _write_summary(document: dict[str, Any], out: Path) -> None:
         "|" + " --- |" * len(COLUMNS),
     ]
     for row in _rows(document):
-        cells = (plain(cell).replace("\n", " ").replace("|", "\\|") for cell in row)
+        # A renderer of Markdown takes tags for HTML.
+        cells = (html.escape(plain(cell), quote=False).replace("|", "\\|") for cell in row)
         lines.append("| " + " | ".join(cells) + " |")
     try:
         text = json.dumps(finite(document), indent=2) + "\n"

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
-from driver.display import Display, console, facts_grid, plain
+from driver.display import Display, console, facts_grid, table
 from driver.interrupts import handled
 from driver.outcome import Outcome, failed_document, finite, one_line
 from driver.worker import StageFailed
 from schemas.errors import ConversionError
+from schemas.events import plain
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,13 @@ def _report_failure(
     if isinstance(problem, StageFailed):
         lines += [f"  | {plain(line)}" for line in problem.said]
         if problem.kept:
-            lines.append(f"logs and report: {problem.kept}")
+            lines.append(f"logs and report: {plain(problem.kept)}")
     if manners.verbose and trace:
-        lines.append(plain(trace.rstrip()))
+        lines += map(plain, trace.splitlines())
     print("\n".join(lines), file=sys.stderr, flush=True)
+    found = document["details"].get("table")
+    if found and not manners.quiet:
+        console(sys.stderr).print(table("", found["columns"], found["rows"]))
 
 
 def _trace(problem: BaseException) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
+from schemas.events import plain
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
@@ -17,14 +19,6 @@ KEPT_WARNINGS = 1000
 
 BATCH = "batch"
 """The stage whose tasks are models."""
-
-
-def plain(text: object) -> str:
-    """`text` with what a terminal would obey escaped; names in a model may hold anything."""
-    return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
-        for char in str(text)
-    )
 
 
 def console(stream: IO[str] | None = None) -> Console:

@@ -33,6 +33,9 @@ MODULES = {"protobuf": "google.protobuf"}
 PROBE_SECONDS = 30.0
 CAFFE_SECONDS = 120.0
 
+# What USE_PYCAFFE may be set to and still ask for nothing (stage_extract/pycaffe.py).
+OFF = ("", "0", "false", "no", "off")
+
 # Read by any Python from 2.7 on; imports none of the packages it asks for.
 PROBE = """
 import json, sys
@@ -134,7 +137,7 @@ def _interpreter_checks(stage: str, python: str | None) -> list[Check]:
 
 
 def _caffe_check(python: str | None) -> Check:
-    wanted = os.environ.get("USE_PYCAFFE", "").strip().lower() not in ("", "0", "false", "no")
+    wanted = os.environ.get("USE_PYCAFFE", "").strip().lower() not in OFF
     try:
         answer = _ask("extract", interpreter(python), CAFFE_PROBE, CAFFE_SECONDS)
         return Check("extract: PyCaffe", answer.rpartition("\n")[2])

@@ -15,6 +15,7 @@ from driver.workspace import ScratchSpace, check_input
 from schemas.errors import MalformedModel, UsageError, cannot_use
 
 MAX_REPORT = 64 << 20
+MAX_COLUMNS = 16  # our own reports have fewer
 
 
 def inspect(path: Path, options: Options, show: Display) -> Outcome:
@@ -94,9 +95,9 @@ def _report(folder: Path) -> dict[str, Any]:
 
 
 def _blob_rows(blobs: Any) -> tuple[list[list[Any]], list[str]]:
-    """Rows and columns of a list of records, one a blob."""
+    """Rows and columns of a list of records, one a blob, all with the members of the first."""
     records = [blob for blob in blobs if isinstance(blob, dict)] if isinstance(blobs, list) else []
-    columns = list(dict.fromkeys(name for record in records for name in record))
+    columns = list(records[0])[:MAX_COLUMNS] if records else []
     return [[record.get(name, "") for name in columns] for record in records], columns
 
 

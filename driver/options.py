@@ -36,6 +36,9 @@ class Options:
     outputs: str | None = None
     dialect: tuple[str, ...] = ()
     keep_losses: bool = False
+    ignore_unknown: bool = False
+    allow_missing: bool = False
+    mean: tuple[str, ...] = ()
     reader: str | None = None
     extract_python: str | None = None
     build_python: str | None = None
@@ -59,7 +62,7 @@ class Options:
         """The options that are among a command's parameters, by their names."""
         names = [field.name for field in fields(cls) if given.get(field.name) is not None]
         values: dict[str, Any] = {name: given[name] for name in names}
-        for name in {"stage", "input_shape", "dialect", "plugin"} & set(values):
+        for name in {"stage", "input_shape", "dialect", "mean", "plugin"} & set(values):
             values[name] = tuple(values[name])
         return cls(**values)
 
@@ -69,10 +72,8 @@ class Options:
         if weights is not None:
             argv.append(path_argument(weights))
         argv += ["-o", path_argument(out)]
-        if self.no_reference:
-            argv.append("--no-reference")
-        if self.keep_losses:
-            argv.append("--keep-losses")
+        switches = ("no_reference", "keep_losses", "ignore_unknown", "allow_missing")
+        argv += [f"--{name.replace('_', '-')}" for name in switches if getattr(self, name)]
         argv += _given(
             phase=self.phase,
             level=self.level,
@@ -82,6 +83,7 @@ class Options:
         argv += [f"--stage={stage}" for stage in self.stage]
         argv += [f"--input-shape={shape}" for shape in self.input_shape]
         argv += [f"--dialect={name}" for name in self.dialect]
+        argv += [f"--mean={mean}" for mean in self.mean]
         return [*argv, *self._plugins()]
 
     def build_argv(self, net: Path, out: Path) -> list[str]:

@@ -52,7 +52,7 @@ def one_line(problem: BaseException) -> str:
     """What follows `error: `, with the stage where one failed."""
     error = error_of(problem)
     stage = f"{problem.stage}: " if isinstance(problem, StageFailed) else ""
-    return stage + str(error)
+    return " ".join((stage + str(error)).splitlines())
 
 
 def failed_document(problem: BaseException) -> dict[str, Any]:
@@ -69,6 +69,7 @@ def failed_document(problem: BaseException) -> dict[str, Any]:
             "message": error.message,
             "where": error.where,
             "hint": error.hint,
+            **({"table": error.table} if error.table else {}),
         },
     }
     if isinstance(problem, StageFailed):

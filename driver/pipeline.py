@@ -27,6 +27,7 @@ from driver.workspace import (
 from schemas.errors import UsageError, cannot_use
 
 STDOUT = Path("-")
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def convert(net: Path, weights: Path | None, out: Path, options: Options, show: Display) -> Outcome:
@@ -171,8 +172,14 @@ def verify(out: Path, options: Options, show: Display, verbose: bool = False) ->
 
 
 def hdf5_from_outside(path: Path | None) -> Path | None:
-    """`path` if libhdf5 will open it."""
-    return path if path is not None and path.suffix.lower() in (".h5", ".hdf5") else None
+    """`path` if libhdf5 will open it, which goes by what it holds, whatever its name is."""
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            return path if file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE else None
+    except OSError:  # told by the worker
+        return None
 
 
 def _publish(interchange: Path, out: Path) -> None:
@@ -206,6 +213,7 @@ def _built(out: Path, built: dict[str, Any], stages: dict[str, Any], began: floa
         facts=[
             ("output", out),
             *_proof(built),
+            *_filled(built),
             ("time", ", ".join([*times, f"in all {seconds:.1f} s"])),
             *_peak(stages),
             ("use", use),
@@ -224,6 +232,11 @@ def _proof(result: dict[str, Any]) -> list[tuple[str, object]]:
     if isinstance(worst, dict) and isinstance(worst.get("error"), int | float):
         facts.append(("worst error", f"{worst['error']:.1e} relative, blob {worst.get('blob')!r}"))
     return facts
+
+
+def _filled(result: dict[str, Any]) -> list[tuple[str, object]]:
+    count = result.get("filled")
+    return [("weights", f"UNTRAINED: {count} blobs come from fillers")] if count else []
 
 
 def _peak(stages: dict[str, Any]) -> list[tuple[str, object]]:

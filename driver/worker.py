@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -44,6 +45,9 @@ LAST_BREATH = 10.0
 EVENTS_AT_ONCE = 1000
 TAIL_LINES = 12
 TAIL_BYTES = 16 * 1024
+
+FAULTS = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE")
+"""What a library dies of over a damaged file."""
 
 
 class StageFailed(Exception):
@@ -119,6 +123,8 @@ def path_argument(path: Path | str) -> str:
 class Worker:
     """One running worker; as a context manager, it is ended with the block.
 
+    Its temporary files go with it: TensorFlow leaves some where a process is ended.
+
     Whoever starts one does so `shielded`, until he can end it.
 
     Args:
@@ -157,19 +163,22 @@ class Worker:
         self.job_start = self._log_size()
 
     def _start(self, command: list[str], write_end: int, jobs: bool) -> subprocess.Popen[bytes]:
+        self._temporary = ""
         try:
+            self._temporary = tempfile.mkdtemp(prefix="orchestrate-")
             with self.log.open("ab") as log:
                 return subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE if jobs else subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env=environment(self.stage, command[0]),
+                    env={**environment(self.stage, command[0]), "TMPDIR": self._temporary},
                     pass_fds=(write_end,),
                     start_new_session=True,
                 )
         except OSError as error:
             os.close(self.events)
+            shutil.rmtree(self._temporary, ignore_errors=True)
             raise EnvironmentProblem(
                 f"the {self.stage} worker cannot be started: {error.strerror or error}",
                 command[0],
@@ -200,7 +209,7 @@ class Worker:
             stdin.flush()
 
     def close(self) -> None:
-        """Closes the driver's ends of the pipes."""
+        """Closes the driver's ends of the pipes, and removes the worker's temporary files."""
         if self.process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.close()
@@ -208,6 +217,7 @@ class Worker:
         if self.events >= 0:
             os.close(self.events)
             self.events = -1
+            shutil.rmtree(self._temporary, ignore_errors=True)
 
     def read(self) -> list[dict[str, Any]]:
         """The events that have arrived; sets `ended` when no more can come.
@@ -269,7 +279,7 @@ class Worker:
             return self.failed(StageCrashed(stopped))
         if code < 0:
             name = _signal_name(-code)
-            if opening and self.task == "open" and name in ("SIGSEGV", "SIGABRT", "SIGBUS"):
+            if opening and self.task == "open" and name in FAULTS:
                 damaged = MalformedModel(
                     f"damaged or hostile HDF5: reading it ended in {name}",
                     str(opening),

@@ -18,7 +18,10 @@ from schemas.errors import (
     UsageError,
     VerificationFailed,
     cannot_use,
+    listed,
 )
+
+MODEL_FILES = (".prototxt", ".caffemodel", ".h5")
 
 SLACK = 64 << 20
 """Bytes that shall stay free beyond what the weights need."""
@@ -143,9 +146,20 @@ def check_input(path: Path | None) -> None:
     """Raises UsageError unless `path` is a file, or None."""
     if path is None or path.is_file():
         return
+    if path.is_dir():
+        hint = _files_of(path) or "check the path"
+        raise UsageError("a file was expected, this is a folder", str(path), hint)
     found = "this is none" if path.exists() else "there is none"
-    found = "this is a folder" if path.is_dir() else found
     raise UsageError(f"a file was expected, {found}", str(path), "check the path")
+
+
+def _files_of(folder: Path) -> str:
+    """A hint with the files of a folder that may be meant."""
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.suffix in MODEL_FILES)
+    except OSError:
+        return ""
+    return "pass a file of it: " + listed(names) if names else ""
 
 
 def check_target_file(out: Path, force: bool, inputs: tuple[Path | None, ...]) -> None:

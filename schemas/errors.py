@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional, Sequence, Type
 
+MAX_MESSAGE = 1 << 16  # characters; lists of a hostile file's names may have millions
+
 
 class ConversionError(Exception):
     """A failure with one line for the user.
@@ -24,11 +26,17 @@ class ConversionError(Exception):
         message: what was expected and what was found.
         where: the place: ``file:line:column``, ``file, byte 123``, ``layer 'conv1' (Convolution)``.
         hint: what to do about it.
+
+    Attributes:
+        table: what one line cannot hold, ``{"columns": [...], "rows": [[...], ...]}``.
     """
 
     exit_code = 1
+    table: Optional[Dict[str, Any]] = None
 
     def __init__(self, message: str, where: str = "", hint: str = "") -> None:
+        if len(message) > MAX_MESSAGE:
+            message = message[:MAX_MESSAGE] + "..."
         super().__init__(message)
         self.message = message
         self.where = where
@@ -45,6 +53,7 @@ class ConversionError(Exception):
             "message": self.message,
             "where": self.where,
             "hint": self.hint,
+            **({"table": self.table} if self.table else {}),
         }
 
 
@@ -99,11 +108,13 @@ KINDS: Dict[str, Type[ConversionError]] = {
 def revive(document: Dict[str, Any]) -> ConversionError:
     """The error that `ConversionError.document` described; an unknown kind is a StageCrashed."""
     kind = KINDS.get(str(document.get("kind")), StageCrashed)
-    return kind(
+    error = kind(
         str(document.get("message", "")),
         str(document.get("where", "")),
         str(document.get("hint", "")),
     )
+    error.table = document.get("table")
+    return error
 
 
 def listed(items: Sequence[str], most: int = 5, separator: str = ", ") -> str:

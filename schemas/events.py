@@ -67,7 +67,7 @@ class Events:
         """Says what the user should know, one line; the job goes on."""
         self._write("warning", message=message)
         if self._stream is None:
-            print("warning: " + message, file=sys.stderr)
+            print("warning: " + plain(message), file=sys.stderr)
 
     def result(self, **fields: Any) -> None:
         """Ends a job that went well; the fields are JSON values."""
@@ -79,8 +79,16 @@ class Events:
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         self._write("error", exit_code=known.exit_code, traceback=trace, **known.document())
         if self._stream is None:
-            print(trace if self._verbose else f"error: {known}", file=sys.stderr)
+            lines = trace.splitlines() if self._verbose else [f"error: {known}"]
+            print("\n".join(map(plain, lines)), file=sys.stderr)
         return known.exit_code
+
+
+def plain(text: object) -> str:
+    """`text` on one line, what a terminal would obey escaped; a model's names may hold anything."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
+    )
 
 
 def peak_bytes() -> int:

@@ -11,6 +11,7 @@ Shapes are Caffe's (N, C, H, W), whatever a stage does with the data.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Mapping, Optional, Tuple
 
 from schemas.errors import MalformedModel
@@ -130,10 +131,23 @@ class Net:
         if missing:
             raise MalformedModel(f"no shape is known for blob {min(missing)!r}")
 
-    @property
+    @cached_property
     def dynamic_batch(self) -> bool:
         """Whether every sample is computed on its own, so that any batch size will do."""
         return all(blob.batch is not None for blob in self.blobs.values())
+
+    def sample_shape(self, key: str) -> Shape:
+        """A blob's shape for one sample; where any batch size will not do, its own."""
+        blob = self.blobs[key]
+        if not self.dynamic_batch:
+            return blob.shape
+        return tuple(1 if axis == blob.batch else size for axis, size in enumerate(blob.shape))
+
+    def one_batch(self, shapes: Mapping[str, Shape]) -> bool:
+        """Whether inputs of these shapes, by key, have one sample or more, and all as many."""
+        axes = {key: self.blobs[key].batch for key in self.inputs}
+        sizes = {shapes[key][axis] for key, axis in axes.items() if axis is not None}
+        return not self.dynamic_batch or (len(sizes) <= 1 and 0 not in sizes)
 
     def free_axes(self, key: str) -> Tuple[int, ...]:
         """The axes of a blob whose sizes are the caller's to choose: its batch and its length."""

@@ -60,14 +60,18 @@ class Checked:
     def get(self, name: str, kind: type) -> Any:
         value = self.value.get(name)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.error(f"{self.path}.{name} should be {kind.__name__}, found {value!r:.80}")
+            raise self.damage(name, f"should be {kind.__name__}, found {value!r:.80}")
         return value
+
+    def damage(self, name: str, message: str) -> MalformedModel:
+        """The error to raise over a member."""
+        return self.error(f"{_member(self.path, name)} {message}")
 
     def optional(self, name: str, kind: type) -> Any:
         return None if self.value.get(name) is None else self.get(name, kind)
 
     def child(self, name: str) -> Checked:
-        return Checked(self.value.get(name), f"{self.path}.{name}", self.error)
+        return Checked(self.value.get(name), _member(self.path, name), self.error)
 
     def items(self, name: str) -> Iterator[Checked]:
         for i, item in enumerate(self.get(name, list)):
@@ -76,14 +80,18 @@ class Checked:
     def strings(self, name: str) -> Tuple[str, ...]:
         values = self.get(name, list)
         if not all(isinstance(value, str) for value in values):
-            raise self.error(f"{self.path}.{name} should be a list of strings")
+            raise self.damage(name, "should be a list of strings")
         return tuple(values)
 
     def shape(self, name: str) -> Tuple[int, ...]:
         values = self.get(name, list)
         if len(values) > 32 or not all(type(value) is int and value >= 0 for value in values):
-            raise self.error(f"{self.path}.{name} is not a shape: {values!r:.80}")
+            raise self.damage(name, f"is not a shape: {values!r:.80}")
         return tuple(values)
+
+
+def _member(path: str, name: str) -> str:
+    return f"{path}.{name}" if name.isidentifier() else f"{path}[{name!r:.80}]"
 
 
 def net_from(document: Checked) -> Net:
@@ -92,6 +100,9 @@ def net_from(document: Checked) -> Net:
     Raises:
         MalformedModel: it is not such a document, or not a net.
     """
+    for name in ("inputs", "outputs", "layer"):
+        if not document.get(name, list):
+            raise document.damage(name, "is empty")
     blobs = {}
     for key in document.child("blobs").value:
         blob = document.child("blobs").child(key)
@@ -132,8 +143,6 @@ def _check_axes(blob: Blob, document: Checked) -> None:
     for name in ("batch", "varying"):
         axis = getattr(blob, name)
         if axis is not None and not 0 <= axis < len(blob.shape):
-            raise document.error(
-                f"{document.path}.{name} is {axis}, the blob has {len(blob.shape)} axes"
-            )
+            raise document.damage(name, f"is {axis}, the blob has {len(blob.shape)} axes")
     if blob.sequence and blob.batch != 1:
         raise document.error(f"{document.path} is a sequence whose batch is not axis 1")

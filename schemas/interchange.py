@@ -20,15 +20,17 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Seque
 import h5py
 import numpy as np
 
-from schemas.errors import EnvironmentProblem, MalformedModel, UnsupportedModel, cannot_use
+from schemas.errors import EnvironmentProblem, UnsupportedModel, cannot_use
 from schemas.graph import Net
 from schemas.graph_json import Checked, net_document, net_from
+from schemas.plain_hdf5 import Dataset, File, parsed
 
 FORMAT = "caffe-orchestrate interchange"
 VERSION = 1
-MAX_INDEX = 256 * 1024 * 1024
+# Bytes. A net of 500 layers takes half a megabyte; parsed, the worst of 16 MB take 400.
+MAX_INDEX = 16 * 1024 * 1024
+MAX_ARRAYS = 1 << 16
 SLICE = 16 * 1024 * 1024
-DTYPES = ("<f4", "<f8", "<i4", "<i8", "|u1")
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Interchange:
         preprocessing: input blob key -> the prototxt's ``transform_param`` for it.
         sources: the files the net was read from.
         notes: what the user was told while reading.
+        filled: the keys of weights that come from fillers, and not from a file.
+        means: input blob key -> what is subtracted from it, (C) or (C, H, W).
 
     When writing, sources and notes are taken last: the sources may still be hashed meanwhile, and
     the slices of the weights may add notes.
@@ -86,6 +90,8 @@ class Interchange:
     reference: Optional[Reference] = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    filled: Sequence[str] = ()
+    means: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def weight_bytes(content: Interchange) -> int:
@@ -94,6 +100,11 @@ def weight_bytes(content: Interchange) -> int:
     if isinstance(weights, _Arrays):
         return sum(weights.nbytes(key) for key in weights)
     return sum(_nbytes(array) for array in weights.values())
+
+
+def array_shape(arrays: Mapping[str, Any], key: str) -> Tuple[int, ...]:
+    """The shape of one of the weights, blobs or means; it is not read for it."""
+    return arrays.shape(key) if isinstance(arrays, _Arrays) else tuple(arrays[key].shape)
 
 
 # Writing
@@ -143,7 +154,9 @@ def _write(path: Path, content: Interchange) -> None:
         "sources": [],
         "net": net_document(content.net),
         "weights": {key: pool.add(array) for key, array in content.weights.items()},
+        "filled": list(content.filled),
         "preprocessing": dict(content.preprocessing),
+        "means": {key: pool.add(array) for key, array in content.means.items()},
         "notes": [],
         "reference": None,
     }
@@ -155,7 +168,10 @@ def _write(path: Path, content: Interchange) -> None:
             "blobs": {key: pool.add(array) for key, array in content.reference.blobs.items()},
         }
     # 'earliest' and no object times: equal input gives equal bytes, which any libhdf5 reads.
-    with h5py.File(str(path), "w", libver=("earliest", "v108")) as file:
+    # Made anew: in a folder of all, another user may have put a link there.
+    with suppress(FileNotFoundError):
+        path.unlink()
+    with h5py.File(str(path), "x", libver=("earliest", "v108")) as file:
         group = file.create_group("data")
         offsets = [
             _create(group, str(i), array.shape, array.dtype) for i, array in enumerate(pool.arrays)
@@ -174,6 +190,12 @@ def _write(path: Path, content: Interchange) -> None:
         document["sources"] = [vars(source) for source in content.sources]
         document["notes"] = list(content.notes)
         index = json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode()
+        if len(index) > MAX_INDEX:
+            raise UnsupportedModel(
+                f"the net without its weights takes {len(index):,} bytes, the limit is "
+                f"{MAX_INDEX:,}",
+                hint="split the net with --outputs",
+            )
         for name, data in (("index", index), ("index_sha256", hashlib.sha256(index).digest())):
             file.create_dataset(name, data=np.frombuffer(data, np.uint8))
     descriptor = os.open(str(path), os.O_RDONLY)
@@ -259,112 +281,46 @@ def _slices(array: Any) -> Iterator[np.ndarray]:
 # Reading
 
 
-class _Arrays(Mapping[str, np.ndarray]):
-    """Arrays of the file by key, read and checked when asked for."""
-
-    def __init__(self, file: _File, numbers: Mapping[str, int]) -> None:
-        self._file = file
-        self._numbers = numbers
-
-    def __getitem__(self, key: str) -> np.ndarray:
-        return self._file.array(self._numbers[key], key)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._numbers  # Mapping's own would read the array to find out
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._numbers)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def nbytes(self, key: str) -> int:
-        return _nbytes(self._file.entries[self._numbers[key]])
-
-
 @dataclass(frozen=True)
-class _Entry:
-    dataset: str
-    shape: Tuple[int, ...]
-    dtype: str
+class _Array:
+    """An array of the index, found in the file."""
+
+    dataset: Dataset
     sha256: str
 
 
-class _File:
-    """An open interchange file that hands out checked arrays."""
+class _Arrays(Mapping[str, np.ndarray]):
+    """Arrays of the file by key, read and checked when asked for."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.entries: Sequence[_Entry] = ()
-        try:
-            self._size = path.stat().st_size
-            with open(str(path), "rb") as start:
-                if start.read(8) != b"\x89HDF\r\n\x1a\n":
-                    raise self.error("not an HDF5 file", "pass the file that stage 1 wrote")
-            self._h5 = h5py.File(str(path), "r")
-        except OSError as error:
-            if error.errno is None:
-                raise self.error(f"damaged HDF5: {_first_line(error)}") from error
-            raise cannot_use(path, error) from error
+    def __init__(self, file: File, arrays: Mapping[str, _Array]) -> None:
+        self._file = file
+        self._arrays = arrays
 
-    def error(self, message: str, hint: str = "extract the model again") -> MalformedModel:
-        return MalformedModel(message, str(self.path), hint)
-
-    def raw(self, name: str, limit: Optional[int] = None) -> Tuple[np.ndarray, int]:
-        """The bytes of a plain dataset as an array, and the offset they stand at."""
-        try:
-            parent = self._h5.id
-            for part in name.encode().split(b"/"):
-                if parent.links.get_info(part).type != h5py.h5l.TYPE_HARD:
-                    raise self.error(f"{name} is not a plain dataset")
-                parent = h5py.h5o.open(parent, part)
-            if not isinstance(parent, h5py.h5d.DatasetID):
-                raise self.error(f"{name} is not a dataset")
-            plist = parent.get_create_plist()
-            dtype, shape = parent.dtype, parent.shape
-            size = math.prod(shape) * dtype.itemsize
-            offset = parent.get_offset() if size else 0
-            plain = (
-                plist.get_layout() == h5py.h5d.CONTIGUOUS
-                and plist.get_external_count() == 0
-                and plist.get_nfilters() == 0
-                and dtype.str in DTYPES
-                and parent.get_storage_size() == size
-                and offset is not None
-                and offset + size <= self._size
-            )
-        except (KeyError, RuntimeError, ValueError, TypeError, OSError, AttributeError) as error:
-            raise self.error(f"{name}: {_first_line(error)}") from error
-        if not plain:
-            raise self.error(f"{name} is not a plain contiguous dataset")
-        if limit is not None and size > limit:
-            raise self.error(f"{name} has {size:,} bytes, the limit is {limit:,}")
-        values = np.fromfile(str(self.path), dtype, math.prod(shape), offset=offset)
-        return values.reshape(shape), size
-
-    def has(self, name: str) -> bool:
-        return bool(self._h5.id.links.exists(name.encode()))
-
-    def index(self) -> Any:
-        raw = self.raw("index", MAX_INDEX)[0].tobytes()
-        if hashlib.sha256(raw).digest() != self.raw("index_sha256", 64)[0].tobytes():
-            raise self.error("the index does not match its digest: the file is damaged")
-        try:
-            return json.loads(raw.decode("ascii"))
-        except (ValueError, RecursionError) as error:
-            raise self.error(f"the index is not JSON: {error}") from error
-
-    def array(self, number: int, key: str) -> np.ndarray:
-        entry = self.entries[number]
-        values, _ = self.raw(entry.dataset)
-        if values.shape != entry.shape or values.dtype.str != entry.dtype:
-            raise self.error(
-                f"array {key!r} is {values.dtype.str} {list(values.shape)}, "
-                f"the index says {entry.dtype} {list(entry.shape)}"
-            )
-        if hashlib.sha256(values.reshape(-1).view(np.uint8).data).hexdigest() != entry.sha256:
-            raise self.error(f"array {key!r} does not match its digest: the file is damaged")
+    def __getitem__(self, key: str) -> np.ndarray:
+        array = self._arrays[key]
+        values = self._file.values(array.dataset)
+        if hashlib.sha256(values.reshape(-1).view(np.uint8).data).hexdigest() != array.sha256:
+            message = f"array {key!r} does not match its digest: the file is damaged"
+            raise self._file.error(message)
         return values
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._arrays  # Mapping's own would read the array to find out
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def shape(self, key: str) -> Tuple[int, ...]:
+        return self._arrays[key].dataset.shape
+
+    def dtype(self, key: str) -> np.dtype:
+        return self._arrays[key].dataset.dtype
+
+    def nbytes(self, key: str) -> int:
+        return _nbytes(self._arrays[key].dataset)
 
 
 def has_index(path: Path) -> bool:
@@ -374,11 +330,8 @@ def has_index(path: Path) -> bool:
         MalformedModel: it is not HDF5, or damaged.
         UsageError, EnvironmentProblem: it cannot be opened.
     """
-    return _File(path).has("index")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip("'\"").split("\n")[0]
+    with File(path) as file:
+        return file.has("index")
 
 
 def read(path: Path) -> Interchange:
@@ -389,59 +342,128 @@ def read(path: Path) -> Interchange:
         UnsupportedModel: written in a newer version of the format.
         UsageError, EnvironmentProblem: the file cannot be opened.
     """
-    file = _File(Path(path))
-    document = Checked(file.index(), "index", file.error)
+    with File(Path(path)) as file:
+        document = Checked(_document(file), "index", file.error)
+        _check_format(document, file)
+        net = net_from(document.child("net"))
+        arrays = _Index(file, document)
+        weights = arrays.named(document.child("weights"))
+        for layer in net.layers:
+            for key in layer.weights:
+                if key not in weights:
+                    raise file.error(f"{layer}: parameter {key!r} has no array")
+        reference = None
+        if document.value.get("reference") is not None:
+            reference = _reference(document.child("reference"), arrays, net)
+        return Interchange(
+            net=net,
+            weights=weights,
+            sources=tuple(
+                Source(
+                    s.get("role", str),
+                    s.get("name", str),
+                    s.get("bytes", int),
+                    s.get("sha256", str),
+                )
+                for s in document.items("sources")
+            ),
+            reference=reference,
+            preprocessing=document.child("preprocessing").value,
+            notes=document.strings("notes"),
+            # Absent in older files.
+            filled=document.strings("filled") if "filled" in document.value else (),
+            means=arrays.named(document.child("means")) if "means" in document.value else {},
+        )
+
+
+def _check_format(document: Checked, file: File) -> None:
     if document.get("format", str) != FORMAT:
         raise file.error(f"not a {FORMAT} file", "pass the file that stage 1 wrote")
     version = document.get("version", int)
     if version > VERSION:
         raise UnsupportedModel(
             f"format version {version} is newer than {VERSION}, the newest known here",
-            str(path),
+            str(file.path),
             "update caffe-orchestrate on this machine",
         )
-    file.entries = [_entry(item) for item in document.items("arrays")]
-    net = net_from(document.child("net"))
-    weights = _Arrays(file, _numbers(document.child("weights"), file))
-    for layer in net.layers:
-        for key in layer.weights:
-            if key not in weights:
-                raise file.error(f"{layer}: parameter {key!r} has no array")
-    reference = None
-    if document.value.get("reference") is not None:
-        recorded = document.child("reference")
-        reference = Reference(
-            recorded.get("recorder", str),
-            recorded.optional("seed", int),
-            _Arrays(file, _numbers(recorded.child("inputs"), file)),
-            _Arrays(file, _numbers(recorded.child("blobs"), file)),
-        )
-    return Interchange(
-        net=net,
-        weights=weights,
-        sources=tuple(
-            Source(
-                s.get("role", str), s.get("name", str), s.get("bytes", int), s.get("sha256", str)
+    if version < 1:
+        raise file.error(f"there is no format version {version}")
+
+
+def _document(file: File) -> Any:
+    """The index, whose digest is right."""
+    index, digest = file.find(("index", "index_sha256"))
+    for name, dataset, limit in (("index", index, MAX_INDEX), ("index_sha256", digest, 32)):
+        if dataset.dtype != np.uint8 or math.prod(dataset.shape) > limit:
+            raise file.error(f"{name} should have at most {limit:,} bytes")
+    data = file.values(index).tobytes()
+    if hashlib.sha256(data).digest() != file.values(digest).tobytes():
+        raise file.error("the index does not match its digest: the file is damaged")
+    try:
+        return parsed(data)
+    except (ValueError, RecursionError) as error:
+        raise file.error(f"the index is not JSON as expected: {error}") from error
+
+
+def _arrays(file: File, document: Checked) -> List[_Array]:
+    """The index's `arrays`, found in the file."""
+    items = list(document.items("arrays"))
+    if len(items) > MAX_ARRAYS:
+        raise file.error(f"there are more than {MAX_ARRAYS:,} arrays")
+    found = file.find(item.get("dataset", str) for item in items)
+    for item, dataset in zip(items, found):
+        shape, dtype = item.shape("shape"), item.get("dtype", str)
+        if dataset.shape != shape or dataset.dtype.str != dtype:
+            raise file.error(
+                f"{item.get('dataset', str)} is {dataset.dtype.str} {list(dataset.shape)}, "
+                f"the index says {dtype} {list(shape)}"
             )
-            for s in document.items("sources")
-        ),
-        reference=reference,
-        preprocessing=document.child("preprocessing").value,
-        notes=tuple(document.strings("notes")),
+    return [_Array(dataset, item.get("sha256", str)) for item, dataset in zip(items, found)]
+
+
+class _Index:
+    """The index's `arrays`, found in the file, and the keys that refer to them."""
+
+    def __init__(self, file: File, document: Checked) -> None:
+        self._file = file
+        self._arrays = _arrays(file, document)
+
+    def named(self, keys: Checked) -> _Arrays:
+        for key in keys.value:
+            if not 0 <= keys.get(key, int) < len(self._arrays):
+                raise keys.damage(key, "there is no such array")
+        return _Arrays(self._file, {key: self._arrays[n] for key, n in keys.value.items()})
+
+    def blobs(self, keys: Checked, net: Net) -> _Arrays:
+        """Arrays of blobs: floats, of the blobs' shapes but for the axes that are free."""
+        found = self.named(keys)
+        for key in found:
+            shape, dtype = found.shape(key), found.dtype(key)
+            if key not in net.blobs or dtype != np.float32:
+                raise keys.damage(key, "the net has no such blob of float32")
+            blob = net.blobs[key]
+            free = (*net.free_axes(key), blob.varying)
+            if len(shape) != len(blob.shape) or any(
+                size != expected
+                for axis, (size, expected) in enumerate(zip(shape, blob.shape))
+                if axis not in free
+            ):
+                raise keys.damage(
+                    key, f"the array has shape {list(shape)}, the blob {list(blob.shape)}"
+                )
+        return found
+
+
+def _reference(recorded: Checked, arrays: _Index, net: Net) -> Reference:
+    inputs = arrays.blobs(recorded.child("inputs"), net)
+    for key in net.inputs:
+        if key not in inputs:
+            raise recorded.damage("inputs", f"input {key!r} is missing")
+    if not net.one_batch({key: inputs.shape(key) for key in net.inputs}):
+        raise recorded.damage("inputs", "have no samples, or not all as many")
+    return Reference(
+        recorded.get("recorder", str),
+        recorded.optional("seed", int),
+        inputs,
+        arrays.blobs(recorded.child("blobs"), net),
     )
-
-
-def _entry(item: Checked) -> _Entry:
-    return _Entry(
-        item.get("dataset", str),
-        item.shape("shape"),
-        item.get("dtype", str),
-        item.get("sha256", str),
-    )
-
-
-def _numbers(keys: Checked, file: _File) -> Dict[str, int]:
-    for key in keys.value:
-        if not 0 <= keys.get(key, int) < len(file.entries):
-            raise file.error(f"{keys.path}.{key}: there is no such array")
-    return keys.value

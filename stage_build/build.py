@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from schemas import memory
 from schemas.errors import UsageError
 from schemas.events import Events, peak_bytes
+from schemas.graph import Net
 from schemas.interchange import read, weight_bytes
 from stage_build import codegen, publish
 from stage_build.helper import Helper
@@ -82,6 +85,7 @@ def build(job: Job, helpers: Helpers, events: Events) -> dict[str, Any]:
     events.progress("open", 0, 1)
     content = read(job.net_file)
     lowered = lower(content.net, content.weights)
+    _require_memory(content.net)
     events.progress("opened", 1, 1)
     weights = weight_bytes(content)
     publish.require_space(job.out.parent, len(job.formats) * weights + 64 * 1024**2)
@@ -113,6 +117,12 @@ def build(job: Job, helpers: Helpers, events: Events) -> dict[str, Any]:
     }
 
 
+def _require_memory(net: Net) -> None:
+    """Refuses a net whose blobs no check could hold: a small file may speak of very large ones."""
+    count = sum(math.prod(net.sample_shape(key)) for key in net.blobs)
+    memory.require(4 * count, "the net's blobs", "extract it with a smaller --input-shape")
+
+
 def _shown(out: Path, report: dict[str, Any], started: float) -> dict[str, Any]:
     """What every `result` event says of a verified model; `started` is of the monotonic clock."""
     return {
@@ -121,6 +131,7 @@ def _shown(out: Path, report: dict[str, Any], started: float) -> dict[str, Any]:
         "worst": report["worst"],
         "compared": {name: len(part["blobs"]) for name, part in report["artefacts"].items()},
         "skipped": report["skipped"],
+        "filled": len(report["filled"]),
         "seconds": time.monotonic() - started,
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import zipfile
-import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from schemas.errors import MalformedModel, cannot_use
+from schemas import memory
+from schemas.errors import ConversionError, MalformedModel, cannot_use
 from schemas.graph import Layer, Net
 from schemas.interchange import Interchange, read
 from stage_build import layout, models, verify
@@ -272,8 +272,10 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as members:
-            if sum(info.file_size for info in members.infolist()) > MAX_REFERENCE:
+            size = sum(info.file_size for info in members.infolist())
+            if size > MAX_REFERENCE:
                 raise MalformedModel("larger than 16 GiB", str(path))
+            memory.require(size, "the arrays of --reference", "leave some of them out")
             file.seek(0)
             arrays = np.load(file, allow_pickle=False)
             found = {
@@ -281,8 +283,11 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
             }
     except OSError as error:
         raise cannot_use(path, error) from error
-    except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise MalformedModel(f"not an npz file of arrays: {error}", str(path)) from error
+    except ConversionError:
+        raise
+    except Exception as error:  # of zipfile, zlib and NumPy's reader: nearly every type
+        said = str(error).partition("\n")[0]
+        raise MalformedModel(f"not an npz file of arrays: {said}", str(path)) from error
     for name, array in found.items():
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
             raise MalformedModel(f"not an npz file of numbers: {name!r} holds none", str(path))

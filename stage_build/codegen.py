@@ -107,7 +107,11 @@ def _title(content: Interchange) -> str:
         return re.sub(r"[^A-Za-z0-9._ -]", "_", text[:40])
 
     sources = " and ".join(f"{safe(s.name)} (sha256 {safe(s.sha256)[:8]})" for s in content.sources)
-    return f"{safe(content.net.name) or 'A net'}, converted from {sources or 'Caffe'}."
+    title = f"{safe(content.net.name) or 'A net'}, converted from {sources or 'Caffe'}"
+    if not content.filled:
+        return title + "."
+    part = "" if len(content.filled) == len(content.weights) else " in part"
+    return f"{title}; untrained{part}: weights come from fillers, see report.json."
 
 
 # Names

@@ -33,11 +33,12 @@ class Namespace:
 
     def __init__(self, reserved: Iterable[str] = ()) -> None:
         self._taken = {name.lower() for name in reserved}
+        self._counts: dict[str, int] = {}  # how far the numbers of a name are taken
 
     def take(self, name: str, fallback: str = "x") -> str:
         """The identifier for `name`, numbered where it is taken, a keyword, or reads as a digit."""
         base = identifier(name, fallback)
-        candidate, count = base, 1
+        candidate, count = base, self._counts.get(base.lower(), 1)
         while (
             candidate.lower() in self._taken
             or keyword.iskeyword(candidate)
@@ -46,6 +47,7 @@ class Namespace:
         ):
             count += 1
             candidate = f"{base}_{count}"
+        self._counts[base.lower()] = count
         self._taken.add(candidate.lower())
         return candidate
 

@@ -53,6 +53,7 @@ def make_report(
         "reference": content.reference.recorder if content.reference else "user",
         "dynamic_batch": content.net.dynamic_batch,
         "sources": [vars(source) for source in content.sources],
+        "filled": sorted(content.filled),
         "notes": [
             *content.notes,
             *_about_rounding(main.get("rounding", {}), tolerance),

@@ -295,7 +295,8 @@ def users_reference(
         Inputs, blobs, and the blobs that cannot be compared with the reason.
 
     Raises:
-        MalformedModel: an input of the net is missing or has the wrong shape.
+        MalformedModel: an input of the net is missing or has the wrong shape, or inputs have
+            different numbers of samples.
     """
 
     def named(prefix: str) -> dict[str, np.ndarray]:
@@ -321,6 +322,11 @@ def users_reference(
                 "--reference",
             )
         inputs[key] = given[name]
+    if not net.one_batch({key: value.shape for key, value in inputs.items()}):
+        shapes = ", ".join(f"{key!r} {list(value.shape)}" for key, value in inputs.items())
+        raise MalformedModel(
+            f"the inputs have no samples, or not all as many: {shapes}", "--reference"
+        )
     blobs: dict[str, np.ndarray] = {}
     skipped = {}
     for name, value in named("blob:").items():

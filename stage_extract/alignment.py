@@ -34,6 +34,8 @@ class Along(NamedTuple):
         return Along(1 / self.scale, -self.shift / self.scale)
 
 
+MAX_WAY = 1000  # blobs that are walked back over; each such Crop walks
+
 _SAME = (Along(Fraction(1), Fraction(0)),) * 2
 
 # Rows and columns.
@@ -111,7 +113,7 @@ def _offsets(
 def _way(key: str, writers: Mapping[str, Layer]) -> List[str]:
     """The blobs from `key` back along each layer's first bottom."""
     way = [key]
-    while way[-1] in writers and writers[way[-1]].bottoms:
+    while way[-1] in writers and writers[way[-1]].bottoms and len(way) < MAX_WAY:
         way.append(writers[way[-1]].bottoms[0])
     return way
 

@@ -13,6 +13,7 @@ from typing import Dict, List, Optional, Tuple, Union
 import numpy as np
 
 from schemas.errors import MalformedModel, UnsupportedModel
+from stage_extract import recognise
 from stage_extract.stored import (
     MAX_AXES,
     MappedFile,
@@ -63,10 +64,6 @@ BLOB = Schema(
 )
 RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2"}  # NVIDIA's enum Type: DOUBLE, FLOAT, FLOAT16
 
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml")
-NOT_IN_TEXT = frozenset((*range(9), *range(14, 32), 127))
-
 
 def open_model(path: Union[str, os.PathLike]) -> StoredModel:
     """Opens a binary caffemodel.
@@ -80,7 +77,7 @@ def open_model(path: Union[str, os.PathLike]) -> StoredModel:
     """
     file = MappedFile(path)
     try:
-        _refuse_mistaken(file)
+        refuse_mistaken(file)
         return StoredModel(file, _Reader(file).layers())
     except BaseException:
         file.close()
@@ -95,31 +92,27 @@ def read_blob(path: Union[str, os.PathLike]) -> np.ndarray:
     """
     file = MappedFile(path)
     try:
-        _refuse_mistaken(file)
+        refuse_mistaken(file)
         return np.array(_Reader(file).blob(0, file.size).array())
     finally:
         file.close()
 
 
-def _refuse_mistaken(file: MappedFile) -> None:
+def refuse_mistaken(file: MappedFile) -> None:
     """Names what people give in place of a binary Caffe file.
 
     Raises:
         MalformedModel: the file is an archive, a web page, a text, ...
     """
-    head = file.bytes[:4096]
-    again = "download or copy it again"
-    for recognised, found, hint in (
-        (head.startswith(HDF5_SIGNATURE), "HDF5", "is it a .caffemodel.h5?"),
-        (head.startswith(b"\x1f\x8b"), "a gzip archive", "unpack it first"),
-        (head.startswith(b"PK\x03\x04"), "a zip archive", "unpack it first"),
-        (head.startswith(b"version https://git-lfs"), "a Git LFS pointer", "run `git lfs pull`"),
-        (head.lstrip().lower().startswith(PAGE_STARTS), "a web page", again),
-        (not head.strip(b"\0"), f"{len(head)} zero bytes at its start", again),
-        (NOT_IN_TEXT.isdisjoint(head), "text", "the prototxt comes first, the weights second"),
-    ):
-        if recognised:
-            raise MalformedModel(f"a binary Caffe file is expected, found {found}", file.path, hint)
+    head = file.bytes[: recognise.HEAD]
+    found = recognise.mistaken(head)
+    if head.startswith(recognise.HDF5_SIGNATURE):
+        found = recognise.Mistaken("HDF5", "is it a .caffemodel.h5?")
+    elif found is None and recognise.is_text(head):
+        found = recognise.Mistaken("text", "the prototxt comes first, the weights second")
+    if found is not None:
+        message = f"a binary Caffe file is expected, found {found.what}"
+        raise MalformedModel(message, file.path, found.hint)
 
 
 @dataclass

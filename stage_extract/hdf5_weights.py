@@ -14,7 +14,8 @@ from typing import Dict, Iterator, List, Tuple, Union
 import h5py
 from h5py import h5d, h5g, h5l, h5o, h5t
 
-from schemas.errors import ConversionError, MalformedModel, UnsupportedModel
+from schemas.errors import ConversionError, MalformedModel
+from schemas.plain_hdf5 import bounded_memory
 from stage_extract.stored import (
     MappedFile,
     Piece,
@@ -27,6 +28,7 @@ from stage_extract.stored import (
 
 MAX_MEMBERS = 1 << 16  # real files have hundreds
 MAX_DEPTH = 32
+MAX_SHOWN = 5
 DTYPES = ((h5t.IEEE_F32LE, "<f4"), (h5t.IEEE_F64LE, "<f8"))
 
 
@@ -37,12 +39,11 @@ def open_hdf5(path: Union[str, os.PathLike]) -> StoredModel:
 
     Raises:
         MalformedModel: the file is damaged, hostile, or not one that Caffe wrote.
-        UnsupportedModel: a layer's parameters are stored in part (another layer owns the rest).
         UsageError, EnvironmentProblem: the file cannot be opened.
     """
     file = MappedFile(path)
     try:
-        with h5py.File(file.path, "r") as source:
+        with bounded_memory(), h5py.File(file.path, "r") as source:
             layers = _Walk(file).layers(h5g.open(source.id, b"/"))
     except ConversionError:
         file.close()
@@ -87,7 +88,9 @@ class _Walk:
             else:
                 raise self._damage(place, "only layers and their blobs belong here")
         if names and (blobs or not groups):
-            yield StoredLayer("/".join(names), "", (), (), self._in_order(blobs, here))
+            places = self._places(blobs, here)
+            in_order = tuple(blobs[str(place)] for place in places)
+            yield StoredLayer("/".join(names), "", (), (), in_order, places)
         for link, name in groups:
             yield from self._layers(h5g.open(group, link), (*names, name))
 
@@ -96,17 +99,12 @@ class _Walk:
             raise self._damage(place, "a soft or external link, which Caffe never writes")
         return int(h5o.get_info(group, link).type)
 
-    def _in_order(self, blobs: Dict[str, StoredBlob], here: str) -> Tuple[StoredBlob, ...]:
-        found = tuple(blobs[name] for name in map(str, range(len(blobs))) if name in blobs)
-        if len(found) == len(blobs):
-            return found
-        if all(re.fullmatch("0|[1-9][0-9]*", name) for name in blobs):
-            raise UnsupportedModel(
-                f"only blobs {sorted(blobs)} are stored, the others belong to another layer",
-                f"{self._file.path}, {here!r}",
-                "use the binary .caffemodel, which holds them all",
-            )
-        raise self._damage(here, f"blobs 0 to {len(blobs) - 1} are expected, found {sorted(blobs)}")
+    def _places(self, blobs: Dict[str, StoredBlob], here: str) -> Tuple[int, ...]:
+        """The blobs' indices in order; what another layer owns is not stored (Net::ToHDF5)."""
+        if not all(re.fullmatch("0|[1-9][0-9]{0,3}", name) for name in blobs):
+            message = f"blobs are called by their index, found {sorted(blobs)[:MAX_SHOWN]}"
+            raise self._damage(here, message)
+        return tuple(sorted(map(int, blobs)))
 
     def _blob(self, dataset: h5d.DatasetID, place: str) -> StoredBlob:
         stored_dtype = next((name for kind, name in DTYPES if dataset.get_type().equal(kind)), None)

@@ -1,4 +1,4 @@
-"""Describes a file as a table: a prototxt, weights of either format, or an interchange file."""
+"""Describes a file as a table: prototxt, weights of either format, interchange file, mean."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schemas.errors import MalformedModel, UnsupportedModel, cannot_use
 from schemas.events import Events
 from schemas.graph import Net
 from schemas.layers import registry
-from stage_extract import network, prototxt, upgrade, weights
+from stage_extract import mean, network, prototxt, recognise, upgrade, weights
 from stage_extract.dialects import BVLC
 
 
@@ -20,7 +20,8 @@ def inspect(path: Path, events: Events) -> Dict[str, Any]:
     """What a file holds, whatever its name is.
 
     Returns:
-        JSON values: ``kind`` (``prototxt``, ``caffemodel``, ``hdf5 weights`` or ``interchange``),
+        JSON values: ``kind`` (``prototxt``, ``caffemodel``, ``hdf5 weights``, ``interchange`` or
+        ``mean``),
         ``title``, ``facts`` (name -> text), and a table: ``columns`` and ``rows``.
 
     Raises:
@@ -33,12 +34,14 @@ def inspect(path: Path, events: Events) -> Dict[str, Any]:
             start = file.read(4096)
     except OSError as error:
         raise cannot_use(path, error) from error
-    if start.startswith(b"\x89HDF"):
+    if start.startswith(recognise.HDF5_SIGNATURE):
         described = _hdf5(path)
-    elif _is_text(start):
+    elif start.startswith(mean.NUMPY_MAGIC):
+        described = _mean(path)
+    elif start and recognise.is_text(start):
         described = _prototxt(path)
     else:
-        described = _weights(path, "caffemodel")
+        described = _binary(path)
     events.progress("opened", 1, 1)
     described["facts"] = dict(
         {"size": f"{os.path.getsize(str(path)):,} bytes"}, **described["facts"]
@@ -46,8 +49,29 @@ def inspect(path: Path, events: Events) -> Dict[str, Any]:
     return dict(described, title=path.name)
 
 
-def _is_text(start: bytes) -> bool:
-    return bool(start) and not any(byte < 9 or 13 < byte < 27 for byte in start)
+def _binary(path: Path) -> Dict[str, Any]:
+    try:
+        return _weights(path, "caffemodel")
+    except MalformedModel:
+        try:
+            return _mean(path)
+        except (MalformedModel, UnsupportedModel):
+            pass
+        raise
+
+
+def _mean(path: Path) -> Dict[str, Any]:
+    values = mean.image(str(path))
+    channels = values.reshape(len(values), -1)
+    rows = [
+        [i, float(own.mean()), float(own.min()), float(own.max())] for i, own in enumerate(channels)
+    ]
+    return {
+        "kind": "mean",
+        "facts": {"shape": _shape(values.shape)},
+        "columns": ["channel", "mean", "least", "largest"],
+        "rows": rows,
+    }
 
 
 def _hdf5(path: Path) -> Dict[str, Any]:
@@ -69,6 +93,11 @@ def _hdf5(path: Path) -> Dict[str, Any]:
         "sources": ", ".join(f"{s.name} (sha256 {s.sha256[:12]})" for s in content.sources),
         "reference": content.reference.recorder if content.reference else "none",
     }
+    if content.means:
+        means = {key: _shape(value.shape) for key, value in content.means.items()}
+        facts["means"] = ", ".join(f"{key} {shape}" for key, shape in means.items())
+    if content.filled:
+        facts["untrained"] = f"{len(content.filled)} of {len(content.weights)} blobs"
     return {
         "kind": "interchange",
         "facts": facts,

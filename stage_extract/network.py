@@ -27,7 +27,8 @@ from schemas.layers import registry
 from stage_extract.alignment import agrees, aligned
 from stage_extract.dialects import Stored
 from stage_extract.prototxt import Message
-from stage_extract.selection import Options, Selection, is_source, select, with_state
+from stage_extract.pruning import is_source
+from stage_extract.selection import Options, Selection, select, with_state
 
 __all__ = ("Built", "Options", "build", "with_state")
 

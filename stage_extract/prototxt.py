@@ -11,12 +11,12 @@ import difflib
 import math
 import os
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
 from schemas.errors import MalformedModel, cannot_use
 from stage_extract import descriptors, recognise
 from stage_extract.schema import Field, Schema, Schemas
-from stage_extract.tokens import Tokens, brief, decimal, decode, whole
+from stage_extract.tokens import MAX_STRING, Tokens, brief, decimal, decode, whole
 
 MAX_DEPTH = 100
 MAX_FIELDS = 1000 * 1000
@@ -78,8 +78,11 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def read(path: Union[str, os.PathLike[str]]) -> Message:
+def read(path: Union[str, os.PathLike[str]], build: Optional[Any] = None) -> Message:
     """The NetParameter of a prototxt file.
+
+    Args:
+        build: see `Schemas`.
 
     Raises:
         MalformedModel: the file is larger than 64 MB, or see `parse`.
@@ -91,11 +94,14 @@ def read(path: Union[str, os.PathLike[str]]) -> Message:
             data = file.read(recognise.MAX_BYTES + 1)
     except OSError as error:
         raise cannot_use(name, error) from error
-    return parse(data, name)
+    return parse(data, name, build)
 
 
-def parse(text: Union[str, bytes], source_name: str) -> Message:
+def parse(text: Union[str, bytes], source_name: str, build: Optional[Any] = None) -> Message:
     """The NetParameter that `text` describes.
+
+    Args:
+        build: see `Schemas`.
 
     Raises:
         MalformedModel: the text is no prototxt, breaks its syntax or its schema, describes no net,
@@ -104,7 +110,7 @@ def parse(text: Union[str, bytes], source_name: str) -> Message:
     """
     data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
     latin = recognise.prototxt(data, source_name).decode("latin-1")
-    net = _Reader(Tokens(latin, source_name)).read("NetParameter")
+    net = _Reader(Tokens(latin, source_name), build).read("NetParameter")
     if not {"layer", "layers", "input"} & set(net.fields):
         raise _no_net(latin, net)
     return net
@@ -138,9 +144,9 @@ _NO_NUMBERS.update((word, math.nan) for word in ("nan", "nanf"))
 class _Reader:
     """Recursive descent over the tokens. What has no schema is read for its syntax only."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, build: Optional[Any] = None) -> None:
         self._tokens = tokens
-        self._schemas = Schemas()
+        self._schemas = Schemas(build)
         self._unknown: List[Unknown] = []
         self._path: _Path = None
         self._place = (1, 1)
@@ -211,12 +217,16 @@ class _Reader:
                 raise self._expected(f"',' or ']' in the list of {brief(name)}")
 
     def _value(self, known: Optional[Field]) -> Any:
+        self._counted()
+        return self._kinds[known.kind](self, known) if known else self._skipped()
+
+    def _counted(self) -> None:
+        """Counts one value, or one more piece of a string."""
         self._count += 1
         if self._count > MAX_FIELDS:
             raise self._tokens.error(
                 f"the file has more than {MAX_FIELDS} fields", "weights belong in a caffemodel"
             )
-        return self._kinds[known.kind](self, known) if known else self._skipped()
 
     def _skipped(self) -> None:
         """Reads a value of unknown type."""
@@ -224,8 +234,8 @@ class _Reader:
         if tokens.kind == "mark" and tokens.text in _CLOSING:
             self._block("", None)
         elif tokens.kind == "string":
-            while tokens.kind == "string":
-                tokens.advance()
+            for _ in self._pieces():
+                pass
         else:
             tokens.accept("-")
             if tokens.kind not in ("name", "number"):
@@ -340,15 +350,27 @@ class _Reader:
                 "old names such as CONVOLUTION belong in 'layers', not 'layer'" if old else "",
             )
         parts = []
-        while tokens.kind == "string":
-            part = decode(tokens.text)
+        for raw in self._pieces():
+            part = decode(raw)
             if part is None:
                 raise tokens.error(
                     f"unknown escape in the string for {known.name!r}", "write \\\\ for a backslash"
                 )
             parts.append(part)
-            tokens.advance()
         return parts[0] if len(parts) == 1 else "".join(parts)
+
+    def _pieces(self) -> Iterator[str]:
+        """The raw texts of the quoted strings that stand here, which protobuf joins."""
+        tokens = self._tokens
+        size = 0
+        while tokens.kind == "string":
+            size += len(tokens.text)
+            if size > MAX_STRING:
+                raise tokens.error(f"a string has more than {MAX_STRING} bytes")
+            yield tokens.text
+            tokens.advance()
+            if tokens.kind == "string":
+                self._counted()
 
     _kinds: Mapping[str, Callable[[Any, Field], Any]] = {
         "message": message,

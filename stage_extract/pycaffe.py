@@ -1,21 +1,25 @@
 """The only `import caffe`: weights and activations from a Caffe that is installed here.
 
 The net's structure and parameters come from the prototxt through our own reader either way, so that
-both readers give the same net; Caffe upgrades and matches the weights, and computes.
+both readers give the same net; Caffe upgrades and matches the weights, and computes. What its own
+caffe_pb2 knows beyond ours is read by it, where a meaning reads it at all (a plug-in's).
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import re
+from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Iterator, List, Mapping, Optional
 
 import numpy as np
 
-from schemas.errors import MalformedModel
+from schemas.errors import MalformedModel, UnsupportedModel, listed
 from schemas.layers import registry
 from stage_extract.network import Built, Options
+from stage_extract.prototxt import Message
 
 OFF = ("", "0", "false", "no", "off")
 
@@ -39,6 +43,62 @@ def load() -> ModuleType:
     except Exception as error:  # a caffe_pb2 too old for this protobuf, a folder named caffe, ...
         raise ImportError(f"{type(error).__name__}: {error}", name="caffe") from error
     return caffe
+
+
+def schema(notes: List[str]) -> Optional[Any]:
+    """The Descriptor of NetParameter in the caffe_pb2 of the Caffe that was loaded.
+
+    Args:
+        notes: takes why there is none, if there is none.
+    """
+    try:
+        return importlib.import_module("caffe.proto.caffe_pb2").NetParameter.DESCRIPTOR
+    except Exception as error:  # as above; some builds lack it
+        notes.append(
+            f"import caffe.proto.caffe_pb2 failed ({type(error).__name__}: {error}): "
+            "what only this Caffe knows is not read"
+        )
+        return None
+
+
+@contextmanager
+def advice(caffe: Any, build: Any, net: Message) -> Iterator[None]:
+    """Adds to an UnsupportedModel what of it the Caffe in use does know, and what to do.
+
+    Args:
+        caffe, build: what `load` and `schema` gave; None where PyCaffe does not read.
+        net: what the prototxt holds, for the layer types and unknown fields in it.
+    """
+    try:
+        yield
+    except UnsupportedModel as error:
+        # Older builds do not have it.
+        types: List[str] = getattr(caffe, "layer_type_list", list)()
+        layers = {layer.fields.get("type", "") for layer in net.fields.get("layer", [])}
+        names = [
+            repr(type_)
+            for type_ in sorted(layers.intersection(types))
+            if repr(type_) in error.message and not registry.dialects(type_)
+        ]
+        fields = {field.name: None for field in net.unknown if _knows(build, field.path)}
+        names += [name for name in fields if name in error.message]
+        if names:
+            advised = (
+                f"only the Caffe in use knows {listed(names)}: write a plug-in that says what it "
+                "computes, see docs/adding-a-layer.md"
+            )
+            error.hint = "; ".join(filter(None, (advised, error.hint)))
+        raise
+
+
+def _knows(build: Any, path: str) -> bool:
+    """Whether a path of fields, ``layer[3].mix_param.scale``, is in the build's NetParameter."""
+    for name in re.sub(r"\[\d+\]", "", path).split("."):
+        field = build.fields_by_name.get(name) if build is not None else None
+        if field is None:
+            return False
+        build = field.message_type
+    return True
 
 
 class Session:
@@ -98,6 +158,12 @@ class Session:
             for i, blob in enumerate(blobs):
                 arrays[f"{layer}/{i}"] = np.array(blob.data, np.float32)
         return arrays
+
+    def set_weights(self, values: Mapping[str, np.ndarray]) -> None:
+        """Sets parameters that Caffe's own fillers would leave random; by parameter key."""
+        for key, value in values.items():
+            layer, _, index = key.rpartition("/")
+            self._caffe.layers[self._places[layer]].blobs[int(index)].data[...] = value
 
     def forward(self, inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
         """Caffe's own forward pass: every value of every blob, by key.

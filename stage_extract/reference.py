@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import Callable, Dict, List, Mapping, Optional
 
 import numpy as np
 
-from schemas.errors import EnvironmentProblem, MalformedModel
+from schemas import memory
+from schemas.errors import MalformedModel
 from schemas.graph import Net, Shape
 from schemas.interchange import Reference
 from schemas.layers import registry
@@ -35,12 +35,9 @@ def reference_shapes(net: Net) -> Dict[str, Shape]:
 
 def _recorded_shapes(net: Net) -> Dict[str, Shape]:
     constants = [key for layer in net.layers if not layer.bottoms for key in layer.tops]
-    if not net.dynamic_batch or constants:
+    if constants:
         return {key: blob.shape for key, blob in net.blobs.items()}
-    return {
-        key: tuple(1 if axis == blob.batch else size for axis, size in enumerate(blob.shape))
-        for key, blob in net.blobs.items()
-    }
+    return {key: net.sample_shape(key) for key in net.blobs}
 
 
 def sample(net: Net, key: str, value: np.ndarray) -> np.ndarray:
@@ -183,15 +180,12 @@ def record(
 
 
 def _require_memory(net: Net) -> None:
-    needed = 0
-    for shape in _recorded_shapes(net).values():
-        needed += math.prod(shape) * np.dtype(np.float32).itemsize
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > memory:
-        raise EnvironmentProblem(
-            f"the blobs of the reference need {needed:,} bytes, this machine has {memory:,}",
-            hint="--no-reference does without, --input-shape makes the input smaller",
-        )
+    count = sum(math.prod(shape) for shape in _recorded_shapes(net).values())
+    memory.require(
+        count * np.dtype(np.float32).itemsize,
+        "the blobs of the reference",
+        "--no-reference does without, --input-shape makes the input smaller",
+    )
 
 
 def without_rows(blobs: Mapping[str, np.ndarray]) -> List[str]:

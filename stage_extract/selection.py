@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field, replace
 from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
-from schemas.errors import ConversionError, MalformedModel, UnsupportedModel, UsageError
+from schemas.errors import MalformedModel, UnsupportedModel, listed
 from schemas.graph import Layer, Shape
 from schemas.layers import registry
 from schemas.layers.inputs import Source
-from schemas.layers.registry import Meaning
 from stage_extract.alignment import decides
 from stage_extract.dialects import Stored, settle
 from stage_extract.prototxt import Message, Unknown
+from stage_extract.pruning import (
+    cut,
+    drop_losses,
+    drop_sinks,
+    is_source,
+    named_losses,
+    role,
+    suggestion,
+    with_heads,
+)
 
 # Fields of LayerParameter that the graph states in another way.
 _STRUCTURE = ("name", "type", "bottom", "top", "blobs", "include", "exclude")
@@ -29,6 +37,7 @@ class Options:
         outputs: blob names to cut the net at; empty keeps Caffe's own outputs.
         dialects: the forks whose meaning a layer is to have where its type has several.
         keep_losses: losses and scores stay, computed from labels that are inputs.
+        ignore_unknown: fields that no schema knows are passed over, and told of.
     """
 
     phase: str = "TEST"
@@ -38,6 +47,7 @@ class Options:
     outputs: Tuple[str, ...] = ()
     dialects: Tuple[str, ...] = ()
     keep_losses: bool = False
+    ignore_unknown: bool = False
 
 
 class Selection(NamedTuple):
@@ -79,12 +89,11 @@ def select(net: Message, options: Options, stored: Stored, notes: List[str]) -> 
     layers = _unique_names(inputs + [_layer(message) for message in messages], notes)
     # By the text alone: the weights are not opened for a net that is refused anyway.
     layers = _constants(settle(layers, options.dialects, dict, []).layers)
-    if options.keep_losses:
-        layers = _named_losses(layers, notes)
     whole = {layer.name: layer for layer in layers}
     written = dict(zip((layer.name for layer in layers[len(inputs) :]), messages))
+    layers = named_losses(layers, notes) if options.keep_losses else with_heads(layers, notes)
     if options.outputs:
-        layers = _cut(layers, options.outputs)
+        layers = cut(layers, options.outputs)
         others += [written[name] for name in written.keys() - {layer.name for layer in layers}]
     # What a layer that is not computed has of its own says nothing about the net.
     aside = others + [
@@ -94,15 +103,20 @@ def select(net: Message, options: Options, stored: Stored, notes: List[str]) -> 
     ]
     beside = {unknown.path for message in aside for unknown in message.unknown}
     unknown = [each for each in net.unknown if each.path not in beside]
+    names = {each.path: name for name, of in written.items() for each in of.unknown}
+    places = [_place(each, names) for each in unknown]
+    if options.ignore_unknown and places:
+        notes.append("ignored, though it may change the result: " + listed(places, len(places)))
+        places = []
     if any(registry.find(layer.type, layer.dialect) is None for layer in layers):
-        _refuse_unsupported(layers, unknown, {})
+        _refuse_unsupported(layers, places, {})
     layers, ambiguous = settle(layers, options.dialects, stored, notes)
     layers = _constants(layers)
     undecided = {la.name: ambiguous.pop(la.name, "") for la in layers if decides(la)}
-    _refuse_unsupported(layers, unknown, ambiguous)
+    _refuse_unsupported(layers, places, ambiguous)
     if not options.keep_losses:
-        layers = _drop_losses(layers, options.outputs, notes)
-    layers = _drop_sinks(layers, options.outputs, notes)
+        layers = drop_losses(layers, options.outputs, notes)
+    layers = drop_sinks(layers, options.outputs, notes)
     if all(is_source(layer) for layer in layers):
         raise UnsupportedModel(
             "nothing is left of the net without its losses and scores, which are not converted",
@@ -124,19 +138,8 @@ def with_state(net: Message, options: Options) -> Options:
     )
 
 
-def role(layer: Layer) -> str:
-    """What the layer is there for (see Meaning); ``compute`` where the type is unknown."""
-    found = registry.find(layer.type, layer.dialect)
-    return found.role if found else "compute"
-
-
 def _is_computed(layer: Layer, options: Options) -> bool:
     return role(layer) == "compute" or (role(layer) == "loss" and options.keep_losses)
-
-
-def is_source(layer: Layer) -> bool:
-    """Whether the layer's tops are inputs of the converted net."""
-    return role(layer) in ("input", "data")
 
 
 def _layer(message: Message) -> Layer:
@@ -216,77 +219,24 @@ def _shapeless_inputs(net: Message) -> List[Layer]:
     return [Layer("input", "Input", (), tuple(names), line=net.lines["input"])]
 
 
-def _cut(layers: List[Layer], outputs: Sequence[str]) -> List[Layer]:
-    """The layers that the blobs `outputs` are computed from."""
-    known = {top for layer in layers for top in layer.tops}
-    for name in outputs:
-        if name not in known:
-            raise UsageError(
-                f"--outputs: the net has no blob {name!r}",
-                hint=_suggestion(name, known, "`inspect` lists the blobs"),
-            )
-    return _ancestors(layers, set(outputs))
+def _place(field: Unknown, names: Mapping[str, str]) -> str:
+    """Where an unknown field is; `names` says of a path which layer it is in."""
+    name, path = names.get(field.path), field.path
+    within = f"{path.partition('.')[2]} of layer {name!r}" if name else path
+    return within + _line(field.line)
 
 
-def _suggestion(name: str, known: Iterable[str], otherwise: str) -> str:
-    near = difflib.get_close_matches(name[:200], [text[:200] for text in known], 1)
-    return f"did you mean {near[0]!r}?" if near else otherwise
-
-
-def _ancestors(layers: List[Layer], outputs: Set[str]) -> List[Layer]:
-    """What the last values of `outputs` depend on; of a source, only the tops that are needed.
-
-    A layer that works in place on memory which a needed blob shares counts as one that writes it.
-    """
-    memory = _memory(layers)
-    kept: List[Layer] = []
-    needed: Set[str] = set()
-    held: Set[str] = set()
-
-    def need(names: Iterable[str]) -> None:
-        needed.update(names)
-        held.update(memory.get(name, name) for name in names)
-
-    need(outputs)
-    for layer in reversed(layers):
-        tops = tuple(
-            top
-            for i, top in enumerate(layer.tops)
-            if top in needed
-            or (layer.bottoms[i : i + 1] == (top,) and memory.get(top, top) in held)
-        )
-        if tops:
-            kept.append(replace(layer, tops=tops) if is_source(layer) else layer)
-            need(layer.bottoms)
-    return kept[::-1]
-
-
-def _memory(layers: Iterable[Layer]) -> Dict[str, str]:
-    """Blob name -> the blob whose memory it is a view of, for those that are one."""
-    memory: Dict[str, str] = {}
-    for layer in layers:
-        if layer.bottoms and _shares_memory(layer):
-            root = memory.get(layer.bottoms[0], layer.bottoms[0])
-            memory.update((top, root) for top in layer.tops)
-    return memory
-
-
-def _shares_memory(layer: Layer) -> bool:
-    try:
-        return registry.meaning(layer).shares_memory(len(layer.bottoms), len(layer.tops))
-    except ConversionError:  # told later, if the layer is still there then
-        return False
+def _line(number: int) -> str:
+    return f" (line {number})" if number else ""
 
 
 def _refuse_unsupported(
-    layers: Sequence[Layer], unknown: Sequence[Unknown], ambiguous: Mapping[str, str]
+    layers: Sequence[Layer], unknown: Sequence[str], ambiguous: Mapping[str, str]
 ) -> None:
     """Raises one UnsupportedModel that lists everything that cannot be converted, by reason."""
-    places: Dict[str, List[str]] = {}
-    for written in unknown:
-        places.setdefault("unknown field", []).append(f"{written.path} (line {written.line})")
+    places: Dict[str, List[str]] = {"unknown field": list(unknown)} if unknown else {}
     for layer in layers:
-        place = f"{layer.name!r} (line {layer.line})"
+        place = f"{layer.name!r}{_line(layer.line)}"
         try:
             if layer.name in ambiguous:
                 raise UnsupportedModel(ambiguous[layer.name])
@@ -295,95 +245,9 @@ def _refuse_unsupported(
             places.setdefault(error.message, []).append(place)
     if places:
         reasons = (f"{reason}: {', '.join(where)}" for reason, where in places.items())
-        raise UnsupportedModel(
-            "; ".join(reasons), hint="--outputs cuts the net before what you do not need"
-        )
-
-
-def _unread(layers: Iterable[Layer]) -> Set[str]:
-    """Caffe's outputs: the blobs whose last value nobody reads."""
-    unread: Set[str] = set()
-    for layer in layers:
-        unread.difference_update(layer.bottoms)
-        unread.update(layer.tops)
-    return unread
-
-
-def _named_losses(layers: Sequence[Layer], notes: List[str]) -> List[Layer]:
-    """Gives a loss that names no top one of its own name; Caffe gives it one that is no output."""
-    taken = {top for layer in layers for top in layer.tops}
-    named: List[Layer] = []
-    for layer in layers:
-        tops = layer.tops
-        if role(layer) == "loss" and not tops:
-            top = layer.name
-            while top in taken:
-                top += "'"
-            taken.add(top)
-            tops = (top,)
-            notes.append(f"{layer}: it names no top, called {top!r} here")
-        named.append(replace(layer, tops=tops))
-    return named
-
-
-def _drop_losses(layers: List[Layer], outputs: Sequence[str], notes: List[str]) -> List[Layer]:
-    """Drops losses and scores, what is computed from them, and the branches of their labels."""
-    dropped: List[Layer] = []
-    kept: List[Layer] = []
-    tops: Set[str] = set()
-    for layer in layers:
-        gone = role(layer) == "loss" or not tops.isdisjoint(layer.bottoms)
-        (dropped if gone else kept).append(layer)
-        tops.update(layer.tops if gone else ())
-    if not dropped:
-        return layers
-    notes.append(
-        "dropped (training and scoring only): " + ", ".join(str(layer) for layer in dropped)
-    )
-    for name in outputs:
-        if name in tops:
-            raise UsageError(
-                f"--outputs: blob {name!r} comes from a loss or score, which is not converted",
-                hint="--keep-losses keeps it",
-            )
-    labels = _labels([layer for layer in dropped if role(layer) == "loss"], kept)
-    return _ancestors(kept, _unread(kept) - labels | set(outputs))
-
-
-def _labels(losses: Iterable[Layer], layers: Iterable[Layer]) -> Set[str]:
-    """The bottoms of `losses` that are no predictions.
-
-    What comes from a layer with weights is a prediction, at whichever place it stands. A loss
-    without such a bottom goes by their order.
-    """
-    learned: Set[str] = set()
-    for layer in layers:
-        has_weights = type(registry.meaning(layer)).weight_shapes is not Meaning.weight_shapes
-        if has_weights or not learned.isdisjoint(layer.bottoms):
-            learned.update(layer.tops)
-    labels: Set[str] = set()
-    for loss in losses:
-        given = tuple(bottom for bottom in loss.bottoms if bottom not in learned)
-        if given == loss.bottoms:
-            given = given[registry.meaning(loss).labels :]
-        labels.update(given)
-    return labels
-
-
-def _drop_sinks(layers: List[Layer], outputs: Sequence[str], notes: List[str]) -> List[Layer]:
-    """Drops what has no tops, with the branches that are only silenced or only label what is
-    written to a file."""
-    sinks = [layer for layer in layers if role(layer) == "sink"]
-    if not sinks:
-        return layers
-    kept = [layer for layer in layers if role(layer) != "sink"]
-    writers = [layer for layer in sinks if registry.meaning(layer).labels]
-    silent = [layer for layer in sinks if layer not in writers]
-    for why, dropped in (("nothing reads on", silent), ("it writes a file", writers)):
-        if dropped:
-            notes.append(f"dropped ({why}): " + ", ".join(str(layer) for layer in dropped))
-    gone = {bottom for layer in silent for bottom in layer.bottoms} | _labels(writers, kept)
-    return _ancestors(kept, _unread(kept) - gone | set(outputs))
+        cut_off = "--outputs cuts the net before what you do not need"
+        ignore = "; --ignore-unknown passes over unknown fields" if unknown else ""
+        raise UnsupportedModel("; ".join(reasons), hint=cut_off + ignore)
 
 
 def _check_bottoms(layers: Iterable[Layer], others: Sequence[Layer], phase: str) -> None:
@@ -399,7 +263,7 @@ def _check_bottoms(layers: Iterable[Layer], others: Sequence[Layer], phase: str)
                 str(layer),
                 f"{makers[0]} makes it, but not in phase {phase} with these stages and this level"
                 if makers
-                else _suggestion(bottom, known, "check the spelling"),
+                else suggestion(bottom, known, "check the spelling"),
             )
         known.update(layer.tops)
 

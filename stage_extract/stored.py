@@ -12,7 +12,7 @@ import os
 import stat
 from contextlib import suppress
 from math import prod
-from typing import Any, Iterator, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -185,6 +185,7 @@ class StoredLayer(NamedTuple):
         type: Caffe's type string, the number of V1's enum, or empty for HDF5, which has none.
         bottoms, tops: blob names; empty for HDF5.
         blobs: the parameter blobs, in Caffe's order.
+        places: of HDF5, Caffe's index of each blob, for one that another layer owns is not stored.
     """
 
     name: str
@@ -192,6 +193,7 @@ class StoredLayer(NamedTuple):
     bottoms: Tuple[str, ...]
     tops: Tuple[str, ...]
     blobs: Tuple[StoredBlob, ...]
+    places: Optional[Tuple[int, ...]] = None
 
 
 class StoredModel:

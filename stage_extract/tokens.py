@@ -15,7 +15,7 @@ from schemas.errors import MalformedModel
 # match: nothing here backtracks more than once. Hence also the "quote" of strings with an escape,
 # which are walked through by hand.
 _TOKEN = re.compile(
-    r"""(?P<space>[ \t\r\n\v\f]+|\#[^\n]*)
+    r"""(?P<space>(?:[ \t\r\n\v\f]+|\#[^\n]*){1,1000})
     |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
     |(?P<mark>[][{}<>:,;-])
     |(?P<number>0[xX][0-9A-Fa-f]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[fF]?)
@@ -24,6 +24,7 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 MAX_DIGITS = 400
+MAX_STRING = 1 << 16  # bytes; the longest are the parameters of Python layers
 MAX_SHOWN = 60
 _STRING_STOP = {'"': re.compile(r'["\\\n]'), "'": re.compile(r"['\\\n]")}
 _WORD = re.compile(r"[A-Za-z0-9_.]")
@@ -138,6 +139,8 @@ class Tokens:
             and found.group() == "\\"
             and text[found.end() : found.end() + 1] != "\n"
         ):
+            if found.end() - start > MAX_STRING:
+                raise self.error(f"a string has more than {MAX_STRING} bytes")
             found = stop.search(text, found.end() + 1)
         if found is None or found.group() != text[start]:
             raise self.error("this string is not closed on its line", "add the closing quote")

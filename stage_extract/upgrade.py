@@ -114,6 +114,9 @@ V1_PARAM_LISTS = {
 }
 
 
+MAX_LAYERS = 20_000  # real nets have thousands
+
+
 def upgrade(net: Message) -> Message:
     """The net in the current format.
 
@@ -124,8 +127,12 @@ def upgrade(net: Message) -> Message:
 
     Raises:
         MalformedModel: the net mixes formats, or has what Caffe's own upgrade refuses.
-        UnsupportedModel: a V1 layer type of a fork has no current name.
+        UnsupportedModel: a V1 layer type of a fork has no current name, or there are more than
+            20,000 layers.
     """
+    layers = sum(len(net.fields.get(name, ())) for name in ("layer", "layers"))
+    if layers > MAX_LAYERS:
+        raise UnsupportedModel(f"the net has {layers:,} layers, at most {MAX_LAYERS:,}", net.source)
     if "layer" in net.fields and "layers" in net.fields:
         raise MalformedModel(
             f"the net has both 'layers' (the old format, line {net.lines['layers']}) "

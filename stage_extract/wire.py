@@ -16,7 +16,7 @@ from stage_extract.stored import MappedFile
 VARINT, FIXED64, BYTES, GROUP, GROUP_END, FIXED32 = range(6)
 WIDTHS = {FIXED64: 8, FIXED32: 4}
 
-MAX_FIELDS = 1 << 20  # real files have thousands; a run of unpacked values counts as one
+MAX_FIELDS = 1 << 18  # real files have thousands; a run of unpacked values counts as one
 
 
 class Schema(NamedTuple):
@@ -27,12 +27,14 @@ class Schema(NamedTuple):
         fields: number -> name.
         wires: number -> the wire types it may have, where that is not BYTES.
         hint: what to do when a field has another wire type.
+        others: whether the fields that `fields` lacks come out too, their number for a name.
     """
 
     message: str
     fields: Mapping[int, str]
     wires: Mapping[int, Tuple[int, ...]] = {}
     hint: str = ""
+    others: bool = False
 
 
 class Field(NamedTuple):
@@ -94,6 +96,8 @@ class Wire:
                     message = f"{schema.message}.{name} cannot have wire type {wire}"
                     raise self.damage(tag_at, message, schema.hint)
                 yield Field(name, wire, begin, at)
+            elif schema.others:
+                yield Field(str(number), wire, begin, at)
 
     def _run_end(self, at: int, end: int, stride: int) -> int:
         """Where the fields of `stride` bytes stop that repeat the tag at `at`."""
@@ -130,7 +134,9 @@ class Wire:
         return signed(self.varint(start, end)[0])
 
     def damage(self, at: int, message: str, hint: str = "") -> MalformedModel:
-        return MalformedModel(message, self.where(at), hint)
+        return MalformedModel(
+            message, self.where(at), hint or "the file is damaged: download or copy it again"
+        )
 
     def where(self, at: int) -> str:
         return f"{self._file.path}, byte {at}{self._place()}"
@@ -138,7 +144,7 @@ class Wire:
     def _cut_off(self, at: int, end: int, message: str) -> MalformedModel:
         """A message that ends too early: at the outermost level, it is the file that does."""
         if end == self._file.size and not self._place():
-            return self.damage(at, "the file is cut off: " + message, "download or copy it again")
+            message = "the file is cut off: " + message
         return self.damage(at, message)
 
 

@@ -9,20 +9,18 @@ import os
 import stat
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import numpy as np
 
 from schemas import plugins
-from schemas.errors import EnvironmentProblem, UnsupportedModel, UsageError, cannot_use, listed
+from schemas.errors import UsageError, cannot_use
 from schemas.events import Events, peak_bytes
-from schemas.graph import Net, Shape
-from schemas.interchange import Interchange, Reference, Source, weight_bytes, write
-from stage_extract import network, prototxt, pycaffe, reference, upgrade, weights
+from schemas.interchange import Interchange, Source, weight_bytes, write
+from stage_extract import mean, reading, reference
 from stage_extract.inspection import inspect
-from stage_extract.stored import SLICE_BYTES, MappedFile, StoredBlob
+from stage_extract.stored import SLICE_BYTES, MappedFile
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -87,6 +85,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="DIR", help="layers of the user's own"
     )
+    parser.add_argument(
+        "--ignore-unknown", action="store_true", help="pass over fields that no schema knows"
+    )
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="fill what the weights lack, as Caffe starts"
+    )
+    parser.add_argument(
+        "--mean",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE|VALUES",
+        help="an input's mean: .binaryproto, .npy, or a value a channel",
+    )
     parser.add_argument("--reader", choices=("auto", "protobuf", "pycaffe"), default="auto")
     parser.add_argument("--seed", type=_seed, default=reference.SEED, help="of the random input")
     parser.add_argument("--inspect", metavar="FILE", help="describe a file instead")
@@ -116,31 +127,48 @@ def extract(options: argparse.Namespace, events: Events) -> Dict[str, Any]:
         events.progress("open", 0, 1)
         digests = [
             (role, path, background.submit(sha256, path))
-            for role, path in (("prototxt", options.net), ("weights", options.weights))
-            if path is not None
+            for role, path in reading.files(options).items()
         ]
-        reading = read(options, notes, events)
+        found = reading.read(options, notes, events)
+        means = mean.read(options.mean, found.built.net)
+        for path in filter(None, (mean.path_of(text, means) for text in options.mean)):
+            digests.append(("mean", path, background.submit(sha256, path)))
+        _tell_of_means(found.built.preprocessing, means, notes)
         events.progress("write", 0, 1)
         content = Interchange(
-            reading.built.net,
-            {key: _Watched(key, array, notes) for key, array in reading.arrays.items()},
+            found.built.net,
+            {key: _Watched(key, array, notes) for key, array in found.arrays.items()},
             (_source(role, path, digest) for role, path, digest in digests),
-            reading.reference,
-            reading.built.preprocessing,
+            found.reference,
+            found.built.preprocessing,
             notes,
+            found.filled,
+            means,
         )
         write(out, content)
-    net, recorded = reading.built.net, reading.reference
+    net, recorded = found.built.net, found.reference
     return {
         "out": str(out),
         "net": net.name,
         "layers": len(net.layers),
         "blobs": len(net.blobs),
         "weights_bytes": weight_bytes(content),
+        "filled": len(found.filled),
         "reference": recorded.recorder if recorded else None,
         "seconds": time.monotonic() - started,
         "peak_bytes": peak_bytes(),
     }
+
+
+def _tell_of_means(
+    preprocessing: Mapping[str, Any], means: Mapping[str, Any], notes: List[str]
+) -> None:
+    for key, transform in preprocessing.items():
+        if "mean_file" in transform and key not in means:
+            notes.append(
+                f"input {key!r}: the prototxt subtracts the mean in {transform['mean_file']!r}, "
+                "which is not known: pass it with --mean"
+            )
 
 
 class _Notes(List[str]):
@@ -177,162 +205,6 @@ class _Watched:
                 f"layer {layer!r}, blob {blob}: {size - finite} of {size} weights "
                 "are NaN or infinite"
             )
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a reader got: the net, its weights by parameter key, and the reference."""
-
-    built: network.Built
-    arrays: Mapping[str, Any]
-    reference: Optional[Reference]
-
-
-def read(options: argparse.Namespace, notes: List[str], events: Events) -> Reading:
-    """The net, its weights and its reference, from whichever reader applies.
-
-    Args:
-        notes: takes what the user should be told.
-
-    Raises:
-        ConversionError: see schemas.errors.
-    """
-    message = upgrade.upgrade(prototxt.read(options.net))
-    state = network.with_state(
-        message,
-        network.Options(
-            phase=options.phase,
-            level=options.level,
-            stages=tuple(options.stage),
-            input_shapes=dict(_input_shape(text) for text in options.input_shape),
-            outputs=tuple(name for name in options.outputs.split(",") if name),
-            dialects=tuple(options.dialect),
-            keep_losses=options.keep_losses,
-        ),
-    )
-    built = network.build(message, state, lambda: _stored_shapes(options.weights))
-    for note in built.notes:
-        notes.append(note)
-    caffe = _caffe(options.reader, notes)
-    arrays: Mapping[str, Any] = {}
-    try:
-        # With PyCaffe too: Caffe aborts on a misfit, and leaves what is missing as it was.
-        arrays = _match(options.weights, built, notes)
-    except UnsupportedModel:
-        if caffe is None:
-            raise
-    session = None
-    if caffe is not None:
-        events.progress("caffe", 0, 1)
-        session = pycaffe.Session(caffe, options.net, options.weights, state, built)
-        arrays = session.weights()
-    events.progress("opened", 1, 1)
-    used = {key for layer in built.net.layers for key in layer.weights}
-    arrays = {key: array for key, array in arrays.items() if key in used}
-    recorded = None
-    if not options.no_reference:
-        if session is not None and state.phase == "TEST":
-            recorded = reference.record(built.net, session.forward, "caffe", options.seed)
-        else:
-            run = _numpy_forward(built.net, arrays, events)
-            recorded = reference.record(built.net, run, "numpy", options.seed)
-        for key in reference.non_finite(recorded.blobs)[:1]:
-            notes.append(f"blob {key!r} has infinities or NaNs in the reference")
-        empty = reference.without_rows(recorded.blobs)
-        if empty:
-            notes.append(
-                f"nothing is compared of {listed([*map(repr, empty)])}: no rows came out in the "
-                "reference; pass --reference, activations of your own that have some"
-            )
-    return Reading(built, arrays, recorded)
-
-
-def _numpy_forward(net: Net, arrays: Mapping[str, Any], events: Events) -> reference.Run:
-    loaded = {
-        key: _aligned(blob) if isinstance(blob, StoredBlob) else blob
-        for key, blob in arrays.items()
-    }
-
-    def run(inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
-        return reference.forward(
-            net, loaded, inputs, lambda done, total: events.progress("reference", done, total)
-        )
-
-    return run
-
-
-def _aligned(blob: StoredBlob) -> np.ndarray:
-    """The blob's values, aligned: then they are multiplied faster, and alike in every file."""
-    array = blob.array()
-    if array.flags.aligned:
-        return array
-    copy = np.empty(blob.size, blob.dtype)
-    filled = 0
-    for piece in blob.slices():  # gives the file's pages back
-        copy[filled : filled + piece.size] = piece
-        filled += piece.size
-    return copy.reshape(blob.shape)
-
-
-def _caffe(reader: str, notes: List[str]) -> Any:
-    """The caffe module where PyCaffe is to read, else None."""
-    if reader == "protobuf" or (reader == "auto" and not pycaffe.wanted()):
-        return None
-    try:
-        return pycaffe.load()
-    except ImportError as error:
-        if reader == "pycaffe":
-            raise EnvironmentProblem(
-                f"import caffe failed: {error}",
-                "--reader pycaffe",
-                "set PYTHONPATH to Caffe's python folder",
-            ) from error
-        notes.append(
-            f"USE_PYCAFFE is set but import caffe failed ({error}): the protobuf reader is used"
-        )
-        return None
-
-
-def _stored_shapes(path: Optional[str]) -> Dict[str, List[Shape]]:
-    """Layer name -> shapes of its stored blobs."""
-    if path is None:
-        return {}
-    with weights.open_weights(path) as model:
-        return {layer.name: [blob.shape for blob in layer.blobs] for layer in model.layers}
-
-
-def _match(path: Optional[str], built: network.Built, notes: List[str]) -> Dict[str, Any]:
-    """Parameter key -> stored blob, by Caffe's matching."""
-    if path is None:
-        if built.weight_shapes:
-            raise UsageError(
-                f"{len(built.weight_shapes)} layers have weights, and no weights were given",
-                hint="pass the .caffemodel after the prototxt",
-            )
-        return {}
-    model = weights.open_weights(path)
-    wanted: Dict[str, List[Shape]] = {la.name: [] for la in built.net.layers if not la.weights}
-    wanted.update(built.weight_shapes)
-    match = weights.match(model.layers, wanted, str(path))
-    known = {layer.name for layer in built.net.layers}
-    unused = [name for name in match.unused if name not in known]
-    if unused:
-        names = listed([*map(repr, unused)])
-        notes.append(f"{len(unused)} layers of the weights are not in the net: {names}")
-    return {
-        f"{layer}/{i}": blob for layer, blobs in match.blobs.items() for i, blob in enumerate(blobs)
-    }
-
-
-def _input_shape(text: str) -> Tuple[str, Shape]:
-    name, _, sizes = text.rpartition("=")
-    try:
-        shape = tuple(int(size) for size in sizes.split(","))
-    except ValueError:
-        shape = ()
-    if not name or not shape or min(shape) < 1:
-        raise UsageError(f"--input-shape takes NAME=N,C,H,W, found {text!r}")
-    return name, shape
 
 
 def _require_file(path: str) -> None:

@@ -84,7 +84,7 @@ class Case:
             arrays = {
                 f"{layer}/{i}": np.array(blob.array())
                 for layer, blobs in match.blobs.items()
-                for i, blob in enumerate(blobs)
+                for i, blob in blobs.items()
             }
         return built.net, arrays
 

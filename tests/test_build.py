@@ -217,6 +217,82 @@ def test_a_damaged_file_is_exit_code_3(command, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["net.h5"]
 
 
+LYING = (
+    nets.inputs(data=(2, 3, 10, 12)),
+    nets.layer("Convolution", "data", "conv", "convolution_param { num_output: 4 kernel_size: 3 }"),
+    nets.layer("Pooling", "conv", "pool mask", "pooling_param { kernel_size: 2 stride: 2 }"),
+    nets.layer("InnerProduct", "pool", "ip", "inner_product_param { num_output: 5 }"),
+    nets.layer("Softmax", "ip", "prob"),
+)
+
+
+def of_layer(name, **fields):
+    """Changes a layer's parameter message."""
+
+    def change(index):
+        layer = next(layer for layer in index["net"]["layer"] if layer["name"] == name)
+        (param,) = layer["fields"].values()
+        param.update(fields)
+
+    return change
+
+
+def of_blob(key, **members):
+    return lambda index: index["net"]["blobs"][key].update(members)
+
+
+def swap_weights(index):
+    weights = index["weights"]
+    weights["conv/0"], weights["ip/0"] = weights["ip/0"], weights["conv/0"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (swap_weights, "'conv/0' has shape [5, 80], expected [4, 3, 3, 3]"),
+        (lambda i: i["net"]["layer"][0]["weights"].pop(), "2 parameters expected, found 1"),
+        (lambda i: i["net"]["layer"][3]["weights"].append("ip/0"), "0 parameters expected"),
+        (lambda i: i["net"]["layer"][0]["bottom"].clear(), "found 0"),
+        (of_layer("conv", num_output=10**40), "convolution_param.num_output is 1.0e+40"),
+        (of_layer("conv", num_output=2 * 10**9), "a top would have shape [2, 2000000000, 8, 10]"),
+        (of_layer("conv", num_output="4"), "should be of type int, found '4'"),
+        (of_layer("conv", stride=[0]), "stride should be at least 1"),
+        (of_layer("conv", axis=-9), "axis -9 is out of range"),
+        (of_layer("ip", axis=float("nan")), "should be of type int, found nan"),
+        (of_blob("conv", shape=[2, 4, 8, 11]), "has shape [2, 4, 8, 11], expected [2, 4, 8, 10]"),
+        (of_blob("conv", shape=[2, 4, 8]), "top 'conv' has shape [2, 4, 8]"),
+        (of_blob("ip", varying=0, batch=None), "top 'ip' is marked as what it is not"),
+        (of_blob("ip", batch=1), "top 'ip' has no batch on axis 1"),
+        (of_blob("mask", index=False), "top 'mask' is marked as what it is not"),
+        (of_blob("data", shape=[2, 3, 2**40, 12]), "[2, 3, 1099511627776, 12]"),
+        (of_blob("data", shape=[0, 3, 10, 12]), "[0, 3, 10, 12]"),
+        (of_blob("data", varying=1), "the size of an input depends on the data"),
+    ],
+)  # fmt: skip
+def test_a_net_that_contradicts_itself_is_exit_code_3(command, tmp_path, change, message):
+    file = net_file(tmp_path / "net.h5", *LYING, record=False)
+    rewrite(file, change)
+    code, shown = command(file, "-o", tmp_path / "out")
+    assert code == 3, shown
+    assert message in shown
+    assert shown.startswith("error: ") and shown.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["net.h5"]
+
+
+def test_blobs_larger_than_the_memory_are_exit_code_7(command, tmp_path):
+    tiles = "tile_param { tiles: 8000000 }"
+    file = net_file(
+        tmp_path / "net.h5",
+        nets.inputs(data=(1, 2, 8, 8)),
+        *(nets.layer("Tile", "data", f"t{i}", tiles) for i in range(9999)),
+        record=False,
+    )
+    code, shown = command(file, "-o", tmp_path / "out")
+    assert code == 7
+    assert "the net's blobs need 40,955,904,000,512 bytes, this machine has" in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["net.h5"]
+
+
 def test_a_full_disk_is_exit_code_7(command, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=1000))

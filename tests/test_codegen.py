@@ -85,6 +85,23 @@ LENET = (
 # What is printed
 
 
+@pytest.mark.parametrize(
+    ("filled", "said"),
+    [
+        ((), "(sha256 01234567)."),
+        (("conv1/0",), "(sha256 01234567); untrained in part: weights come from fillers, see "),
+        (("conv1/0", "conv1/1", "ip1/0", "ip1/1"), "(sha256 01234567); untrained: weights come "),
+    ],
+    ids=["trained", "in part", "untrained"],
+)
+def test_a_class_says_whether_it_was_trained(filled, said, tmp_path):
+    content = dataclasses.replace(nets.net(*LENET, name="LeNet"), filled=filled)
+    folder = nets.package(content, tmp_path)
+    for file in ("model.py", "__init__.py"):
+        text = " ".join((folder / file).read_text().split())
+        assert said in text
+
+
 def test_the_class_reads_like_the_net(tmp_path):
     content = nets.net(*LENET, name="LeNet")
     folder = nets.package(content, tmp_path)

@@ -18,8 +18,9 @@ import pytest
 from typer.testing import CliRunner
 
 import orchestrate
-from driver import display, interrupts, outcome, worker, workspace
+from driver import interrupts, outcome, worker, workspace
 from schemas.errors import KINDS, EnvironmentProblem
+from schemas.events import plain
 from tests.paths import ROOT
 
 EXIT_CODES = {kind.__name__: kind.exit_code for kind in KINDS.values()}
@@ -325,7 +326,7 @@ def test_death_in_the_middle_of_the_exchange_gives_the_old_target_back(room, cal
     assert listing(room.here) == {"net.prototxt", "out", "out.failed"}
 
 
-@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS"])
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE"])
 @pytest.mark.parametrize(
     "command", [("build", "net.h5", "-o", "out"), ("inspect", "net.h5"), ("verify", "out")]
 )
@@ -796,6 +797,15 @@ def test_inspect_a_converted_model(room, call, call_json):
     assert "ip1" in call("inspect", "out").out
 
 
+def test_inspect_a_report_of_many_columns(room, call_json):
+    Path("out").mkdir()
+    blobs = [{f"{i}": 1, f"{i}+": 2} for i in range(20_000)]
+    net(json.dumps({"blobs": [dict.fromkeys(map(str, range(999)), 0), *blobs]}), "out/report.json")
+    document = call_json("inspect", "out")
+    assert document["columns"] == [str(i) for i in range(16)]
+    assert len(document["rows"]) == 20_001
+
+
 @pytest.mark.parametrize("text", ["", "[1]", "[" * 100_000], ids=["empty", "list", "deep"])
 def test_inspect_a_broken_report(room, call, text):
     Path("out").mkdir()
@@ -825,6 +835,35 @@ def test_doctor_with_an_old_interpreter(room, call_json):
     assert (check["ok"], check["found"][:3]) == (False, "2.7")
 
 
+def test_a_table_goes_with_an_error(room, call, call_json):
+    """What one line cannot hold; not with --quiet."""
+    table = {"columns": ["layer", "blob"], "rows": [["conv[red]\x1b[31m", "0"], ["ip", "1"]]}
+    event = {"event": "error", "kind": "MalformedModel", "message": "no fit", "table": table}
+    net("raw " + json.dumps(event) + "\n", "net.prototxt")
+    command = ("extract", "net.prototxt", "-o", "net.h5")
+    done = call(*command)
+    first, _, text = done.err.partition("\n")
+    assert (done.code, first) == (3, "error: extract: no fit")
+    assert "layer" in text and "conv[red]\\x1b[31m" in text and "\x1b" not in text
+    assert call(*command, "--quiet").err == "error: extract: no fit\n"
+    assert call_json(*command)["details"]["table"] == table
+
+
+@pytest.mark.parametrize(
+    "path, files", [("models", ["deploy.prototxt", "a.caffemodel"]), ("no", [])]
+)
+def test_a_folder_in_place_of_a_file(room, call, path, files):
+    Path(path).mkdir()
+    for name in (*files, "read.me"):
+        Path(path, name).touch()
+    done = call("extract", path, "-o", "net.h5")
+    hint = "pass a file of it: a.caffemodel, deploy.prototxt" if files else "check the path"
+    assert (done.code, done.err) == (
+        2,
+        f"error: {path}: a file was expected, this is a folder ({hint})\n",
+    )
+
+
 # --- batch ----------------------------------------------------------------------------------------
 
 
@@ -843,6 +882,8 @@ def test_batch(room, call, call_json):
     )
     catalogue += 'input-shape = ["data=1,2,3,4"]\nstage = "a"\nphase = "TRAIN"\ntolerance = 1\n'
     catalogue += 'keep-losses = true\ndialect = ["ssd", "bvlc"]\n'
+    catalogue += "ignore-unknown = true\nallow-missing = true\n"
+    catalogue += 'mean = ["a=mean.npy", "1.5, -2e1", "b=3"]\n'
     net(catalogue, "models/c.toml")
     document = call_json("batch", "models/c.toml", "-o", "out", "--formats", "class")
     assert document["exit_code"] == 6
@@ -857,6 +898,11 @@ def test_batch(room, call, call_json):
         "--stage=a",
         "--phase=TRAIN",
         "--keep-losses",
+        "--ignore-unknown",
+        "--allow-missing",
+        "--mean=a=models/mean.npy",
+        "--mean=1.5, -2e1",
+        "--mean=b=3",
         "--dialect=ssd",
         "--dialect=bvlc",
     } < set(got["shaped"]["stages"]["extract"]["argv"])
@@ -957,6 +1003,6 @@ def test_json_has_no_nan(value, expected):
     assert outcome.finite(value) == expected
 
 
-def test_plain_keeps_text_and_lines():
-    assert display.plain("é\nconv1 ü") == "é\nconv1 ü"
-    assert display.plain("\r\x00\ud800") == "\\r\\x00\\ud800"
+def test_plain_keeps_text_on_one_line():
+    assert plain("é conv1 ü") == "é conv1 ü"
+    assert plain("\r\n\x00\ud800\u2028\x9b") == "\\r\\n\\x00\\ud800\\u2028\\x9b"

@@ -11,10 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
-from schemas import events, interchange
+from schemas import events, interchange, memory
 from stage_extract import network, worker
 from tests import caffe_bytes as cb
 from tests.paths import GOLDENS, ROOT, needs_shared
@@ -163,6 +164,36 @@ def test_every_form_of_weights(path, run, model):
         assert blob.tobytes() == expected.reference.blobs[key].tobytes()
 
 
+def test_shared_parameters_in_caffes_hdf5(run, model):
+    """Which stores them with their owner alone."""
+    shared = "param { name: 'w' } convolution_param { num_output: 3 kernel_size: 3 pad: 1 }"
+    text = [
+        inputs(data=(2, 3, 5, 7)),
+        layer("Convolution", "data", "a", shared),
+        layer("Convolution", "a", "b", shared),
+    ]
+    Path("shared.prototxt").write_text("\n".join(text))
+    own = arrays({"a": [(3, 3, 3, 3), (3,)], "b": [(3,)]})
+    with h5py.File("shared.caffemodel.h5", "w") as file:
+        for key, values in (("a/0", own["a"][0]), ("a/1", own["a"][1]), ("b/1", own["b"][0])):
+            file[f"data/{key}"] = values
+    (model / "whole.caffemodel").write_bytes(
+        caffemodel({"a": own["a"], "b": [own["a"][0], *own["b"]]})
+    )
+    contents = []
+    for weights in ("shared.caffemodel.h5", "whole.caffemodel"):
+        assert run("shared.prototxt", weights, "-o", "net.h5") == (0, [])
+        content = interchange.read(model / "net.h5")
+        assert set(content.weights) == {"a/0", "a/1", "b/1"}
+        contents.append(content.reference.blobs["b"])
+    np.testing.assert_array_equal(*contents)
+    with h5py.File("shared.caffemodel.h5", "a") as file:
+        del file["data/a/1"]
+    code, lines = run("shared.prototxt", "shared.caffemodel.h5", "-o", "net.h5")
+    assert code == 3
+    assert "layer 'a': 2 blobs expected, found 1" in lines[-1]
+
+
 def test_a_seed(run, model):
     for seed, out in ((1, "a.h5"), (2, "b.h5")):
         assert run(*BOTH, "-o", out, "--seed", seed) == (0, [])
@@ -230,6 +261,7 @@ def test_notes_are_told_and_kept(run, model):
     content = interchange.read(model / "net.h5")
     assert lines == ["warning: " + note for note in content.notes]
     assert content.notes == (
+        "layer 'loss' (SoftmaxWithLoss, line 6): its Softmax stays, and makes 'prob'",
         "dropped (training and scoring only): layer 'loss' (SoftmaxWithLoss, line 6)",
         "1 layers of the weights are not in the net: 'extra'",
     )
@@ -322,8 +354,6 @@ def test_an_old_result_is_replaced(run, model):
         ((), "a prototxt and -o net.h5 are needed (see --help)"),
         (("net.prototxt",), "a prototxt and -o net.h5 are needed"),
         (("-o", "net.h5"), "a prototxt and -o net.h5 are needed"),
-        (("net.prototxt", "-o", "net.h5"), "2 layers have weights, and no weights were given "
-         "(pass the .caffemodel after the prototxt)"),
         (("no.prototxt", "-o", "net.h5"), "no.prototxt: no such file or directory (check the "
          "path)"),
         (("net.prototxt", "no.caffemodel", "-o", "net.h5"), "no.caffemodel: no such file"),
@@ -403,8 +433,8 @@ def test_bad_weights(path, more, refused):
 def test_files_in_the_wrong_order(refused):
     message = refused(3, "net.caffemodel", "net.prototxt", "-o", "net.h5")
     assert message == (
-        "net.caffemodel:1:1: expected a prototxt, found a binary file "
-        "(weights go second: NET.prototxt WEIGHTS.caffemodel)"
+        "net.prototxt: a binary Caffe file is expected, found text "
+        "(the prototxt comes first, the weights second)"
     )
     message = refused(3, "net.prototxt", "net.prototxt", "-o", "net.h5")
     assert "a binary Caffe file is expected, found text" in message
@@ -439,7 +469,7 @@ def test_unsupported(refused):
     text = [*NET, layer("Warp", "prob", "w"), layer("Curl", "w", "c", "foo: 1")]
     Path("net.prototxt").write_text("\n".join(text))
     message = refused(4, *BOTH, "-o", "net.h5")
-    assert "unknown field: layer[6].foo (line 8)" in message
+    assert "unknown field: foo of layer 'c' (line 8)" in message
     assert "layer type 'Warp' is not supported: 'w' (line 7)" in message
     assert "layer type 'Curl' is not supported: 'c' (line 8)" in message
 
@@ -480,6 +510,17 @@ def test_the_unexpected(raised, code, message, refused, run, monkeypatch):
     found, lines = run(*BOTH, "-o", "net.h5", "--verbose")
     assert found == code
     assert lines[0] == "Traceback (most recent call last):"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can be told a limit")
+def test_what_a_layer_takes_on_its_way_is_bounded(refused, model, monkeypatch):
+    """Small blobs, but columns of 210 MB."""
+    net = inputs(data=(1, 8, 512, 512)) + layer(
+        "Convolution", "data", "conv", "convolution_param { num_output: 1 kernel_size: 5 pad: 2 }"
+    )
+    (model / "net.prototxt").write_text(net)
+    monkeypatch.setattr(memory, "free", lambda: 64 << 20)
+    assert "out of memory" in refused(7, "net.prototxt", "-o", "net.h5")
 
 
 # ---- NaN and infinity ----------------------------------------------------------------------------
@@ -586,6 +627,7 @@ def test_events_of_an_extraction(model):
         "layers": 4,
         "blobs": 5,
         "weights_bytes": 4 * (4 * 27 + 4 + 6 * 60 + 6),
+        "filled": 0,
         "reference": "numpy",
     }
 

@@ -149,6 +149,28 @@ def test_an_interchange_file(folder):
     }
 
 
+def test_an_untrained_interchange_file_with_a_mean(folder):
+    assert worker.main(["net.prototxt", "-o", "net.h5", "--mean", "1,2,3"]) == 0
+    facts = shown("net.h5")["facts"]
+    assert facts["untrained"] == "2 of 2 blobs"
+    assert facts["means"] == "data 3"
+
+
+def test_a_mean(folder):
+    values = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
+    Path("mean.binaryproto").write_bytes(cb.legacy(1, 2, 3, 4) + cb.packed(5, values))
+    Path("new.binaryproto").write_bytes(cb.blob(values[0]))
+    np.save("mean.npy", values)
+    for name in ("mean.binaryproto", "new.binaryproto", "mean.npy"):
+        assert shown(name) == {
+            "kind": "mean",
+            "title": name,
+            "facts": {"size": size(folder / name), "shape": "2x3x4"},
+            "columns": ["channel", "mean", "least", "largest"],
+            "rows": [[0, 5.5, 0.0, 11.0], [1, 17.5, 12.0, 23.0]],
+        }
+
+
 def test_a_damaged_interchange_file_is_not_taken_for_weights(folder):
     data = bytearray(Path("net.h5").read_bytes())
     place = data.index(b'"format"')

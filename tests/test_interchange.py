@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 
 import h5py
@@ -45,6 +46,15 @@ def test_what_is_written_is_read(tmp_path):
     interchange.write(tmp_path / "net.h5", content())
     assert_same(interchange.read(tmp_path / "net.h5"), content())
     assert [path.name for path in tmp_path.iterdir()] == ["net.h5"]
+
+
+def test_a_link_in_the_way_is_not_followed(tmp_path):
+    other = tmp_path / "other"
+    other.write_text("mine")
+    (tmp_path / f".net.h5.{os.getpid()}.partial").symlink_to(other)
+    interchange.write(tmp_path / "net.h5", content())
+    assert other.read_text() == "mine"
+    assert not (tmp_path / "net.h5").is_symlink()
 
 
 def test_equal_content_gives_equal_bytes(tmp_path):

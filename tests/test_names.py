@@ -151,6 +151,13 @@ def test_all_hostile_names_together_are_told_apart():
     assert all(PLAIN.fullmatch(name) for name in taken)
 
 
+def test_numbers_go_on_from_the_last():
+    space = Namespace(["a_3"])
+    names = ["a", "A", "a!", "a_4", "a?", "l", "L", "l"]
+    expected = ["a", "A_2", "a_4", "a_4_2", "a_5", "l_2", "L", "l_3"]
+    assert [space.take(name) for name in names] == expected
+
+
 @pytest.mark.parametrize("name", ["self", "Self", "SELF"])
 def test_reserved_names_are_kept_in_any_case(name):
     assert Namespace(["self"]).take(name) == f"{name}_2"

@@ -253,9 +253,13 @@ TRAIN_VAL = (
 def test_a_net_for_training(phase, batch):
     built = build(*TRAIN_VAL, phase=phase, input_shapes={"data": (batch, 3, 5, 5)})
     assert built.net.inputs == ("data",)
-    assert built.net.outputs == ("ip",)
-    assert names(built) == ["conv", "relu", "ip"]
+    assert built.net.outputs == ("prob",)
+    assert names(built) == ["conv", "relu", "ip", "prob"]
+    assert built.net.layers[-1].type == "Softmax"
     assert built.net.dynamic_batch
+    assert (
+        "layer 'loss' (SoftmaxWithLoss, line 7): its Softmax stays, and makes 'prob'" in built.notes
+    )
     dropped = [note for note in built.notes if note.startswith("dropped")]
     assert len(dropped) == 1
     assert "'loss' (SoftmaxWithLoss, line 7)" in dropped[0]
@@ -268,9 +272,8 @@ HEAD = (inputs(data=(2, 3, 5, 7), label=(2, 4)), layer("InnerProduct", "data", "
 @pytest.mark.parametrize(
     "text",
     [
-        [layer("SoftmaxWithLoss", "ip label", "loss")],
-        [layer("SoftmaxWithLoss", "ip label", [], name="loss")],
-        [layer("SoftmaxWithLoss", "ip label", "loss prob")],
+        [layer("HingeLoss", "ip label", "loss")],
+        [layer("HingeLoss", "ip label", [], name="loss")],
         [
             layer("Slice", "label", "l1 l2"),
             layer("EuclideanLoss", "ip l1", "a"),
@@ -278,7 +281,7 @@ HEAD = (inputs(data=(2, 3, 5, 7), label=(2, 4)), layer("InnerProduct", "data", "
         ],
         [
             layer("Split", "label", "l1 l2"),
-            layer("SoftmaxWithLoss", "ip l1", "loss"),
+            layer("HingeLoss", "ip l1", "loss"),
             layer("Silence", "l2", [], name="quiet"),
         ],
         [
@@ -288,17 +291,16 @@ HEAD = (inputs(data=(2, 3, 5, 7), label=(2, 4)), layer("InnerProduct", "data", "
             layer("EuclideanLoss", "ip flat", "loss"),
         ],
         [layer("EuclideanLoss", "label ip", "loss")],
-        [layer("SoftmaxWithLoss", "ip label", "loss"), layer("Silence", "loss", [], name="quiet")],
+        [layer("HingeLoss", "ip label", "loss"), layer("Silence", "loss", [], name="quiet")],
         [
-            layer("SoftmaxWithLoss", "ip label", "loss prob"),
-            layer("ArgMax", "prob", "best"),
+            layer("HingeLoss", "ip label", "loss"),
             layer("Power", "loss", "scaled", "power_param { scale: 0.5 }"),
         ],
         [layer("Accuracy", "ip label", "top1 classes"), layer("HingeLoss", "ip label", "loss")],
         [layer("Silence", "label", [], name="quiet")],
     ],
     ids=[
-        "plain", "no top", "two tops", "through a slice", "through a split", "through layers",
+        "plain", "no top", "through a slice", "through a split", "through layers",
         "label first", "silenced loss", "loss read on", "scores", "silenced label",
     ],
 )  # fmt: skip
@@ -315,11 +317,86 @@ def test_what_else_reads_the_label_keeps_it():
     assert built.net.outputs == ("ip", "t")
 
 
-def test_a_prediction_that_is_read_on_is_no_output():
-    built = build(
-        *HEAD, layer("Softmax", "ip", "prob"), layer("SoftmaxWithLoss", "ip label", "loss")
-    )
-    assert built.net.outputs == ("prob",)
+SOFTMAX_LOSS = layer("SoftmaxWithLoss", "ip label", "loss")
+
+
+@pytest.mark.parametrize(
+    ("text", "outputs", "kept"),
+    [
+        ([SOFTMAX_LOSS], ["prob"], ["ip", "prob"]),
+        ([layer("SoftmaxWithLoss", "ip label", [], name="loss")], ["prob"], ["ip", "prob"]),
+        ([layer("SoftmaxWithLoss", "ip label", "loss p")], ["p"], ["ip", "prob"]),
+        ([layer("SigmoidCrossEntropyLoss", "ip label", "loss")], ["prob"], ["ip", "prob"]),
+        (
+            [layer("DummyData", "", "h", "dummy_data_param { shape { dim: 4 dim: 4 } }"),
+             layer("InfogainLoss", "ip label h", "loss")],
+            ["prob"],
+            ["ip", "prob"],
+        ),
+        ([layer("Softmax", "ip", "p"), SOFTMAX_LOSS], ["p"], ["ip", "p"]),
+        (
+            [layer("TanH", "ip", "ip", name="t"), SOFTMAX_LOSS],
+            ["prob"],
+            ["ip", "t", "prob"],
+        ),
+        (
+            [layer("Power", "data", "prob"), SOFTMAX_LOSS],
+            ["prob", "prob'"],
+            ["ip", "prob", "prob'"],
+        ),
+        (
+            [
+                layer("SoftmaxWithLoss", "ip label", "loss p"),
+                layer("ArgMax", "p", "best"),
+                layer("Power", "loss", "scaled", "power_param { scale: 0.5 }"),
+            ],
+            ["best"],
+            ["ip", "prob", "best"],
+        ),
+        (
+            [layer("TanH", "ip", "t"), SOFTMAX_LOSS, layer("SoftmaxWithLoss", "t label", "main")],
+            ["prob"],
+            ["ip", "t", "prob"],
+        ),
+        (
+            [
+                layer("TanH", "ip", "t"), layer("AbsVal", "ip", "a"),
+                layer("SoftmaxWithLoss", "a label", "aux"),
+                layer("SoftmaxWithLoss", "t label", "main"),
+            ],
+            ["aux_prob", "main_prob"],
+            ["ip", "t", "a", "aux_prob", "main_prob"],
+        ),
+        (
+            [SOFTMAX_LOSS, layer("SoftmaxWithLoss", "ip label", "again")],
+            ["prob"],
+            ["ip", "prob"],
+        ),
+    ],
+    ids=[
+        "softmax", "no top", "a top of its own", "sigmoid", "infogain", "there already", "in place",
+        "the name is taken", "read on", "not read on", "two ends", "two losses of one blob",
+    ],
+)  # fmt: skip
+def test_a_loss_leaves_its_head(text, outputs, kept):
+    """Softmax or Sigmoid, where the net ends in the loss (loss layers' own SetUp)."""
+    built = build(*HEAD, *text)
+    assert built.net.inputs == ("data",)
+    assert list(built.net.outputs) == outputs
+    assert names(built) == kept
+
+
+def test_a_head_can_be_asked_for_and_keeps_its_axis():
+    text = (
+        inputs(data=(2, 3, 5, 7), label=(2, 3, 5)), layer("TanH", "data", "t"),
+        layer("SoftmaxWithLoss", "t label", "loss",
+              "softmax_param { axis: 3 } loss_param { ignore_label: 2 } loss_weight: 2"),
+    )  # fmt: skip
+    for outputs in (("prob",), ()):
+        built = build(*text, outputs=outputs)
+        assert built.net.outputs == ("prob",)
+        np.testing.assert_allclose(values(built)["prob"].sum(3), 1, rtol=1e-5)
+    assert build(*text, outputs=("t",)).net.outputs == ("t",)
 
 
 def test_an_autoencoder_keeps_its_decoder():
@@ -382,7 +459,7 @@ def test_shapes_stay_with_their_tops(source):
 @pytest.mark.parametrize(
     "text",
     [
-        [layer("SoftmaxWithLoss", "data label", "loss")],
+        [layer("HingeLoss", "data label", "loss")],
         [layer("TanH", "label", "t"), layer("EuclideanLoss", "data t", "loss")],
         [layer("Silence", "data label", [], name="quiet")],
     ],
@@ -441,8 +518,7 @@ def test_what_a_dropped_layer_has_of_its_own_is_not_looked_at():
     shapes = {"data": (2, 3, 5, 7)}
     assert build(*text, input_shapes=shapes).net.outputs == ("ip",)
     message = refused(UnsupportedModel, *text, input_shapes=shapes, keep_losses=True)
-    assert "unknown field: layer[3].loss_param.of_a_fork" in message
-    assert "layer[3].other" in message
+    assert "unknown field: loss_param.of_a_fork of layer 'loss' (line 4), other of" in message
     assert "batch_size" not in message and "layer[0]" not in message
 
 
@@ -855,7 +931,8 @@ def test_everything_unsupported_is_told_at_once():
         "glow: true",
     )
     for part in (
-        "unknown field: layer[2].pooling_param.sharpen (line 3), glow (line 7)",
+        "unknown field: pooling_param.sharpen of layer 'b' (line 3), glow (line 7)",
+        "--ignore-unknown passes over unknown fields",
         "layer type 'Warp' is not supported: 'a' (line 2)",
         "layer type 'Curl' is not supported: 'c' (line 4), 'e' (line 6)",
         "'d' (line 5)",

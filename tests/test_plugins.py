@@ -105,7 +105,7 @@ def test_a_type_of_the_user_s_own_has_its_own_parameters(mix):
     with plugins.meanings([mix]):
         blobs = nets.net(*text).reference.blobs
         np.testing.assert_array_equal(blobs["out"], (2 * blobs["data"] + 7) ** 2)
-    with pytest.raises(UnsupportedModel, match="unknown field: layer.1..mix_param .line 3"):
+    with pytest.raises(UnsupportedModel, match="unknown field: mix_param of layer 'out' .line 3"):
         nets.net(*text)
 
 
@@ -115,7 +115,7 @@ def test_a_type_of_the_user_s_own_has_its_own_parameters(mix):
         ("mode: CUBED", MalformedModel, "one of PLAIN, SQUARED for 'mode'"),
         ("scale: wide", MalformedModel, "a number for 'scale'"),
         ("offset: 1.5", MalformedModel, "an integer for 'offset'"),
-        ("width: 3", UnsupportedModel, "unknown field: layer.1..mix_param.width"),
+        ("width: 3", UnsupportedModel, "unknown field: mix_param.width of layer"),
     ],
     ids=["choice", "decimal", "whole", "unknown"],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -285,17 +286,17 @@ def test_more_than_the_machine_has_is_refused_before_it_is_made(monkeypatch):
     built = build(inputs(data=(1, 1, 40000, 40000)), *[
         layer("TanH", f"b{i}" if i else "data", f"b{i + 1}") for i in range(9)
     ])  # fmt: skip
-    monkeypatch.setattr(reference.os, "sysconf", lambda name: 1 << 17)  # 16 GiB
+    monkeypatch.setattr(os, "sysconf", lambda name: 1 << 17)  # 16 GiB
     with pytest.raises(EnvironmentProblem, match="64,000,000,000 bytes.*17,179,869,184.*--no-ref"):
         recorded(built)
-    assert reference.os.sysconf("SC_PAGE_SIZE") == 1 << 17
+    assert os.sysconf("SC_PAGE_SIZE") == 1 << 17
 
 
 def test_of_a_dynamic_batch_one_sample_counts(monkeypatch):
     built = build(inputs(data=(2000, 1, 1000, 1000)), layer("TanH", "data", "t"))
     net = built.net
     assert net.dynamic_batch
-    monkeypatch.setattr(reference.os, "sysconf", lambda name: 1 << 15)  # 1 GiB
+    monkeypatch.setattr(os, "sysconf", lambda name: 1 << 15)  # 1 GiB
     found = reference.record(net, dict, "numpy", SEED)
     assert found.inputs["data"].shape == (1, 1, 1000, 1000)
 

@@ -35,8 +35,17 @@ ALLOWED = {
     ),
     "schemas.plugins": frozenset({"schemas.errors", "schemas.layers", "schemas.layers.registry"}),
     "schemas.interchange": frozenset(
-        {"h5py", "numpy", "schemas.errors", "schemas.graph", "schemas.graph_json"}
+        {
+            "h5py",
+            "numpy",
+            "schemas.errors",
+            "schemas.graph",
+            "schemas.graph_json",
+            "schemas.plain_hdf5",
+        }
     ),
+    "schemas.memory": frozenset({"schemas.errors"}),
+    "schemas.plain_hdf5": frozenset({"h5py", "numpy", "schemas.errors"}),
     "stage_extract": frozenset({"google.protobuf", "numpy", "schemas.", "stage_extract."}),
     "stage_extract.hdf5_weights": frozenset({"h5py", "numpy", "schemas.", "stage_extract."}),
     "stage_extract.pycaffe": frozenset({"caffe", "numpy", "schemas.", "stage_extract."}),

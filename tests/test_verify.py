@@ -6,12 +6,14 @@ import json
 import pickle
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from schemas.errors import MalformedModel, UsageError, VerificationFailed
+from schemas import memory
+from schemas.errors import EnvironmentProblem, MalformedModel, UsageError, VerificationFailed
 from schemas.graph import Blob, Layer, Net
 from schemas.interchange import Interchange, Reference, read, write
 from stage_build import check, export, models, verify
@@ -332,6 +334,17 @@ def test_any_batch_will_do_where_the_net_takes_any(batch):
     assert inputs["data"].shape == (batch, 3, 5, 7)
 
 
+@pytest.mark.parametrize("batches", [(0, 0), (2, 3)], ids=["none", "different"])
+def test_inputs_have_samples_all_as_many(batches):
+    net = nets.net(
+        nets.inputs(a=(2, 3), b=(2, 3)), nets.layer("Eltwise", "a b", "sum"), record=False
+    ).net
+    assert net.dynamic_batch
+    given = {f"input:{key}": np.zeros((n, 3)) for key, n in zip("ab", batches, strict=True)}
+    with pytest.raises(MalformedModel, match="no samples, or not all as many: 'a'"):
+        users_reference(net, given)
+
+
 def test_a_fixed_batch_must_be_met():
     net = nets.net(
         nets.inputs(data=(2, 3, 5, 7)),
@@ -440,9 +453,25 @@ def complex_numbers(path: Path) -> None:
     np.savez(path, **{"blob:x": np.array([1j])})
 
 
+def header(shape: str) -> Callable[[Path], None]:
+    """Makes an npz with an array of 4 bytes, and this for its shape."""
+
+    def make(path: Path) -> None:
+        text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+        data = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + b"four"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("blob:x.npy", data)
+
+    return make
+
+
 @pytest.mark.parametrize(
     "make",
     [
+        header("(1000000000000,)"),
+        header("(True,)"),
+        header("(-1,)"),
+        header("(" * 5000 + ")" * 5000),
         lambda path: path.write_bytes(b""),
         lambda path: path.write_text("text"),
         truncated,
@@ -456,6 +485,10 @@ def complex_numbers(path: Path) -> None:
         complex_numbers,
     ],
     ids=[
+        "terabytes",
+        "shape-of-truth",
+        "negative-shape",
+        "deep-shape",
         "empty",
         "text",
         "truncated",
@@ -479,6 +512,13 @@ def test_a_reference_larger_than_the_limit_is_refused_before_it_is_read(tmp_path
     np.savez(tmp_path / "r.npz", **DATA)
     monkeypatch.setattr(check, "MAX_REFERENCE", 100)
     with pytest.raises(MalformedModel, match="larger than"):
+        check.load_npz(tmp_path / "r.npz")
+
+
+def test_a_reference_larger_than_the_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    np.savez(tmp_path / "r.npz", **DATA)
+    monkeypatch.setattr(memory, "physical", lambda: 100)
+    with pytest.raises(EnvironmentProblem, match="the arrays of --reference need .* has 100"):
         check.load_npz(tmp_path / "r.npz")
 
 

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from schemas.errors import MalformedModel, UnsupportedModel, UsageError
+from schemas.errors import MalformedModel, UsageError
 from stage_extract import hdf5_weights
 from stage_extract.caffemodel import open_model
 from stage_extract.hdf5_weights import open_hdf5
@@ -61,12 +61,9 @@ def test_every_form_fits_the_net_with_the_same_weights(path):
         assert found.unused == ()
         assert found.blobs.keys() == NET.keys()
         for name, shapes in NET.items():
-            ours = [blob.array() for blob in found.blobs[name]]
-            assert (
-                [array.shape for array in ours]
-                == shapes
-                == [blob.shape for blob in found.blobs[name]]
-            )
+            stored = list(found.blobs[name].values())
+            ours = [blob.array() for blob in stored]
+            assert [array.shape for array in ours] == shapes == [blob.shape for blob in stored]
             assert [array.tobytes() for array in ours] == [
                 array.tobytes() for array in expected[name]
             ]
@@ -95,7 +92,9 @@ def test_weights_of_another_net_are_refused(name, message):
 def test_values_that_are_no_numbers_are_legal():
     with open_weights(FORMATS / "bad" / "nan.caffemodel") as model:
         blobs = match(model.layers, NET).blobs
-        assert not all(np.isfinite(blob.array()).all() for name in NET for blob in blobs[name])
+        assert not all(
+            np.isfinite(blob.array()).all() for name in NET for blob in blobs[name].values()
+        )
 
 
 # Matching
@@ -170,9 +169,26 @@ def test_all_problems_are_told_at_once_and_briefly(stored):
     assert str(caught.value) == (
         "net.caffemodel: the weights do not fit the net: layer 'a', blob 0: shape [5] expected, "
         "found [6]; layer 'new0' is missing; layer 'new1' is missing; layer 'new2' is missing; "
-        "layer 'new3' is missing; and 26 more (layers in the file that the net lacks: 'old0', "
-        "'old1', 'old2', 'old3', 'old4', and 2 more)"
+        "layer 'new3' is missing; and 26 more (--allow-missing fills what is missing; layers in "
+        "the file that the net lacks: 'old0', 'old1', 'old2', 'old3', 'old4', and 2 more)"
     )
+    table = caught.value.table
+    assert table["columns"] == ["layer", "blob", "the net's shape", "the file's shape"]
+    assert table["rows"][:2] == [["a", "0", "5", "6"], ["new0", "0", "6", "none"]]
+    assert ["old6", "0", "none", "6"] in table["rows"]
+    assert len(table["rows"]) == 1 + 30 + 7
+
+
+def test_what_is_missing_can_be_allowed_and_what_is_mis_shaped_not(stored):
+    layers = stored(cb.layer("a", cb.blob(SIX)) + cb.layer("empty")).layers
+    wanted = {"a": [(6,)], "empty": [(2, 3)], "b": [(2,), (3,)], "none": []}
+    found = match(layers, wanted, allow_missing=True)
+    assert (list(found.blobs), found.missing, found.unused) == (["a"], ("empty", "b"), ())
+    with pytest.raises(MalformedModel, match="layer 'empty': 1 blobs expected, found 0"):
+        match(layers, wanted)
+    with pytest.raises(MalformedModel, match="shape .5. expected, found .6.") as caught:
+        match(layers, dict(wanted, a=[(5,)]), allow_missing=True)
+    assert "missing" not in str(caught.value)
 
 
 # HDF5
@@ -214,7 +230,7 @@ def test_nested_names_doubles_and_all_shapes(stored):
     assert layers["scalar"].blobs[0].shape == ()
     assert layers["empty"].blobs[0].array().shape == (0, 3)
     assert [float(blob.array()) for blob in layers["many"].blobs] == list(range(12))
-    assert layers["relu"][1:] == ("", (), (), ())
+    assert layers["relu"][1:] == ("", (), (), (), ())
 
 
 def test_names_are_decoded_as_in_a_caffemodel(stored):
@@ -292,8 +308,8 @@ HOSTILE = [
     ("half", lambda f: put(f, "a/0", VALUES.astype("f2")), "little-endian floats"),
     ("odd-float", odd_float, "little-endian floats"),
     ("text", lambda f: put(f, "a/0", b"abc"), "little-endian floats"),
-    ("bad-index", lambda f: (put(f, "a/0"), put(f, "a/01")), "blobs 0 to 1 are expected"),
-    ("named-blob", lambda f: put(f, "a/w"), r"blobs 0 to 0 are expected, found \['w'\]"),
+    ("bad-index", lambda f: (put(f, "a/0"), put(f, "a/01")), "called by their index"),
+    ("named-blob", lambda f: put(f, "a/w"), r"by their index, found \['w'\]"),
     ("type", lambda f: f.__setitem__("data/a/0", np.dtype("f4")), "only layers"),
     ("deep", lambda f: f.create_group("data" + "/x" * 40), "nested more than 32 deep"),
     ("loop", loop, "nested more than 32 deep"),
@@ -308,9 +324,42 @@ def test_what_caffe_never_writes_is_refused(stored, fill, message):
     assert re.search(message, text), text
 
 
-def test_parameters_stored_in_part_are_not_ours_to_guess(stored):
-    text = refusal(stored, lambda file: put(file, "a/1"), UnsupportedModel)
-    assert "only blobs ['1'] are stored" in text
+@pytest.mark.parametrize(
+    ("stored_places", "shared", "fits"),
+    [
+        ([1], [0], True),
+        ([0], [1], True),
+        ([], [0, 1], True),
+        ([0, 1], [0], True),
+        ([1], [], False),
+        ([0], [0], False),
+        ([0, 1, 2], [0], False),
+    ],
+    ids=["first", "last", "all", "stored all the same", "owned", "another", "too many"],
+)
+def test_what_another_layer_owns_is_not_stored(stored_places, shared, fits, tmp_path):
+    """Net::ToHDF5 leaves it out, and Net::CopyTrainedLayersFromHDF5 does not miss it."""
+    path = tmp_path / "net.caffemodel.h5"
+    with h5py.File(path, "w") as file:
+        file.create_group("data/a")
+        for place in stored_places:
+            put(file, f"a/{place}", VALUES)
+    wanted = {"a": [VALUES.shape, VALUES.shape]}
+    with open_weights(path) as model:
+        if fits:
+            found = match(model.layers, wanted, shared={"a": shared}).blobs["a"]
+            assert sorted(found) == stored_places
+            for blob in found.values():
+                np.testing.assert_array_equal(blob.array(), VALUES)
+        else:
+            with pytest.raises(MalformedModel, match="layer 'a': 2 blobs expected, found"):
+                match(model.layers, wanted, shared={"a": shared})
+
+
+def test_a_caffemodel_stores_what_is_shared_as_well(stored):
+    layers = stored(cb.layer("a", cb.blob(SIX))).layers
+    with pytest.raises(MalformedModel, match="layer 'a': 2 blobs expected, found 1"):
+        match(layers, {"a": [(6,), (6,)]}, shared={"a": [1]})
 
 
 def test_members_are_bounded(stored, monkeypatch):

@@ -81,7 +81,7 @@ class ZooNet:
         with weights.open_weights(self.folder / "net.caffemodel") as model:
             match = weights.match(model.layers, built.weight_shapes)
             arrays = {
-                f"{la}/{i}": b.array() for la, bs in match.blobs.items() for i, b in enumerate(bs)
+                f"{la}/{i}": b.array() for la, bs in match.blobs.items() for i, b in bs.items()
             }
             inputs = {key: tool.input_values(key, s) for key, s in self.golden["inputs"].items()}
             blobs = reference.forward(built.net, arrays, inputs)

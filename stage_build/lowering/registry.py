@@ -23,8 +23,9 @@ import numpy as np
 
 import stage_build.lowering
 from schemas import plugins
-from schemas.errors import UnsupportedModel, UsageError
+from schemas.errors import MalformedModel, UnsupportedModel, UsageError
 from schemas.graph import Blob, Layer, Net
+from schemas.interchange import array_shape
 from schemas.layers import registry as meanings
 
 
@@ -149,14 +150,67 @@ def given(net: Net, layer: Layer) -> tuple[str, ...]:
     return layer.bottoms or net.inputs[:1]
 
 
+def _checked_inputs(net: Net) -> None:
+    """Refuses inputs that no Input layer has.
+
+    Raises:
+        MalformedModel: one has a shape, or rows, that no input can have.
+    """
+    for key in net.inputs:
+        fields = {"input_param": {"shape": [{"dim": list(net.blobs[key].shape)}]}}
+        layer = Layer(key, "Input", (), (key,), fields)
+        meanings.infer(layer, [])
+        if net.blobs[key].varying is not None:
+            raise MalformedModel("the size of an input depends on the data", str(layer))
+
+
+def _checked_meaning(net: Net, layer: Layer, weights: Mapping[str, np.ndarray]) -> Any:
+    """The layer's meaning, to which everything else that the net says of the layer is held.
+
+    Raises:
+        MalformedModel: they contradict each other.
+        UnsupportedModel: see `meanings.infer`.
+    """
+    bottoms = [net.blobs[key] for key in layer.bottoms]
+    shapes = [blob.shape for blob in bottoms]
+    made, parameters, tops = meanings.infer(layer, shapes)
+    first = [net.blobs[key] for key in given(net, layer)]
+    with meanings.located(layer):
+        batches = made.batch_axes([b.shape for b in first], [b.batch for b in first], tops)
+        varying = made.varying(shapes, [blob.varying for blob in bottoms], tops)
+        if len(layer.weights) != len(parameters):
+            raise MalformedModel(
+                f"{len(parameters)} parameters expected, found {len(layer.weights)}"
+            )
+        for key, shape in zip(layer.weights, parameters, strict=True):
+            if array_shape(weights, key) != tuple(shape):
+                raise MalformedModel(
+                    f"parameter {key!r} has shape {list(array_shape(weights, key))}, "
+                    f"expected {list(shape)}"
+                )
+        for i, (key, shape) in enumerate(zip(layer.tops, tops, strict=True)):
+            blob = net.blobs[key]
+            if blob.shape != tuple(shape):
+                raise MalformedModel(
+                    f"top {key!r} has shape {list(blob.shape)}, expected {list(shape)}"
+                )
+            if (blob.varying, blob.index) != (varying[i], i in made.index_tops):
+                raise MalformedModel(f"top {key!r} is marked as what it is not")
+            if blob.batch not in (None, batches[i]):
+                raise MalformedModel(f"top {key!r} has no batch on axis {blob.batch}")
+    return made
+
+
 def lower(net: Net, weights: Mapping[str, np.ndarray]) -> list[Lowered]:
     """Every layer of the net as a call.
 
     Raises:
+        MalformedModel: what the net says of a layer contradicts the layer's meaning.
         UnsupportedModel: lists every layer that cannot be lowered.
     """
     known = registered()
     lowered, problems = [], []
+    _checked_inputs(net)
     for layer in net.layers:
         try:
             function = known.get((layer.type, layer.dialect))
@@ -164,7 +218,7 @@ def lower(net: Net, weights: Mapping[str, np.ndarray]) -> list[Lowered]:
                 raise UnsupportedModel("this layer type has no TensorFlow form here", str(layer))
             site = Site(
                 layer,
-                meanings.meaning(layer),
+                _checked_meaning(net, layer, weights),
                 tuple(net.blobs[key] for key in given(net, layer)),
                 tuple(net.blobs[key] for key in layer.tops),
                 _LayerArrays(weights, layer.weights),
