@@ -6,6 +6,8 @@ be imported (tests marked `pycaffe`).
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import importlib.util
 import os
 import random
@@ -13,22 +15,34 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
 
 from schemas import interchange
 from schemas.graph_json import net_document
-from stage_extract import network, pycaffe, reference, worker
+from stage_extract import (
+    descriptors,
+    network,
+    prototxt,
+    pycaffe,
+    reference,
+    schema,
+    upgrade,
+    worker,
+)
 from tests import caffe_bytes as cb
+from tests import goldens
 from tests.paths import GOLDENS, ROOT, SHARED, needs_shared
 from tests.prototxts import build, inputs, layer, values
 
 STANDIN = ROOT / "tests" / "standin_caffe"
 TOLERANCE = 1e-5
 NONE = "not run: no caffe module"
-GLOG = re.compile(r"[IWEF]\d{4} ")  # a line of Caffe's log
+GLOG = re.compile(r"[IWEF]\d{4} |\*\*\* ")  # a line of Caffe's log
 
 
 def is_real():
@@ -46,9 +60,26 @@ def standin(monkeypatch):
 
     monkeypatch.setattr(os, "abort", abort)
     monkeypatch.syspath_prepend(str(STANDIN))
-    monkeypatch.delitem(sys.modules, "caffe", raising=False)
-    yield importlib.import_module("caffe")
-    sys.modules.pop("caffe", None)
+    with forgotten():
+        yield importlib.import_module("caffe")
+
+
+@contextmanager
+def forgotten():
+    """No module of a Caffe is loaded at first, and those that are then are not kept."""
+
+    def loaded():
+        return {name: each for name, each in sys.modules.items() if name.split(".")[0] == "caffe"}
+
+    before = loaded()
+    for name in before:
+        del sys.modules[name]
+    try:
+        yield
+    finally:
+        for name in loaded():
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 @pytest.fixture
@@ -111,24 +142,104 @@ def assert_same(ours, caffes):
 
 # ---- Both readers --------------------------------------------------------------------------------
 
-MODELS = sorted(
-    file.parent
-    for file in (SHARED / "models").glob("*/deploy.prototxt")
-    if file.parent.name != "wechat-qr-detect"
-)
+MODELS = sorted(file.parent for file in (SHARED / "models").glob("*/deploy.prototxt"))
 CASES = (
     "inplace-chain", "split", "bn-scale-relu-inplace", "shared-weights", "two-inputs-two-outputs",
-    "v1-layers", "legacy-input-dim", "legacy-input-shape", "layer-name-differs-from-top",
-    "blob-names-odd", "phase-rules", "silence", "dropout-inplace", "shuffle-by-reshape",
-    "reshape-then-conv", "concat-legacy-dim", "slice-points", "ip-chain-after-pool",
-    "deconv-group", "scale-two-bottoms-bias", "batchnorm", "conv-multi-bottom",
+    "v0-layers", "v1-layers", "legacy-input-dim", "legacy-input-shape", "blob-names-odd",
+    "layer-name-differs-from-top", "phase-rules", "silence", "dropout-inplace",
+    "shuffle-by-reshape", "reshape-then-conv", "concat-legacy-dim", "slice-points",
+    "ip-chain-after-pool", "deconv-group", "scale-two-bottoms-bias", "batchnorm",
+    "conv-multi-bottom",
 )  # fmt: skip
+
+
+# A golden of `../shared/models` holds the blobs of fewer values than this, and the outputs.
+GOLDEN_LIMIT = 20000
+
+
+def require_types(caffe, folder):
+    """Skips where a real Caffe was built without a layer of the net."""
+    layers = upgrade.upgrade(prototxt.read(folder / "deploy.prototxt")).fields["layer"]
+    lacking = {each.fields["type"] for each in layers}.difference(caffe.layer_type_list())
+    if lacking:
+        pytest.skip(f"not run: this Caffe has no {', '.join(sorted(lacking))}")
+
+
+def use_golden(caffe, path):
+    """The double takes shapes, and the values for the golden's own input, from what Caffe gave."""
+    if hasattr(caffe, "golden"):
+        caffe.golden.use(str(path))
 
 
 @needs_shared
 @pytest.mark.parametrize("folder", MODELS, ids=lambda path: path.name)
 def test_models(folder, caffe, tmp_path):
+    require_types(caffe, folder)
+    use_golden(caffe, folder / "golden.npz")
     assert_same(*both(tmp_path, folder / "deploy.prototxt", folder / "weights.caffemodel"))
+
+
+@needs_shared
+@pytest.mark.parametrize("folder", MODELS, ids=lambda path: path.name)
+def test_the_recorded_activations_are_caffes(folder, caffe):
+    """On the golden's own input: the very values that Caffe has, for each blob of the golden."""
+    require_types(caffe, folder)
+    use_golden(caffe, folder / "golden.npz")
+    text, stored = folder / "deploy.prototxt", folder / "weights.caffemodel"
+    built = network.build(upgrade.upgrade(prototxt.read(text)), network.Options())
+    with np.load(folder / "golden.npz", allow_pickle=False) as file:
+        arrays = {name.replace("%2F", "/"): file[name] for name in file.files}
+    fed = {key: arrays["input:" + built.net.blobs[key].name] for key in built.net.inputs}
+    session = pycaffe.Session(caffe, text, stored, network.Options(), built)
+    recorded = session.forward(fed)
+    compared = 0
+    for name, key in built.net.names.items():
+        expected = arrays.get("blob:" + name)
+        if expected is None:
+            continue
+        compared += 1
+        if hasattr(caffe, "golden"):
+            assert recorded[key].tobytes() == expected.tobytes(), name
+        else:
+            limit = goldens.NET_TOLERANCE * np.abs(expected).max() + 1e-6
+            assert np.abs(recorded[key] - expected).max() <= limit, name
+    assert compared >= len(arrays["outputs"])
+
+
+@needs_shared
+def test_the_double_has_its_shapes_from_the_goldens(standin):
+    """All that they hold, and those of all parameters; those of larger blobs alone are computed."""
+    told = collections.Counter()
+    for folder in MODELS:
+        use_golden(standin, folder / "golden.npz")
+        net = standin.Net(
+            str(folder / "deploy.prototxt"),
+            standin.TEST,
+            weights=str(folder / "weights.caffemodel"),
+        )
+        told.update(standin.golden.told)
+        golden = standin.golden.used()
+        for name, blob in net.blobs.items():
+            known = golden.blob(name)
+            assert blob.count >= GOLDEN_LIMIT if known is None else blob.shape == [*known.shape]
+    assert told["parameters: weights"] > 300
+    assert told["parameters: computed"] == 0
+    assert told["tops: golden"] > told["tops: computed"] > 0
+
+
+def test_what_caffe_gives_is_what_is_recorded(standin, tmp_path):
+    """Where Caffe's values are other than ours, Caffe's are in the file."""
+    files = written(tmp_path, DATA, layer("TanH", "data", "t"), layer("ReLU", "t", "r"))
+    net = build(*(line for line in Path(files[0]).read_text().splitlines())).net
+    fed = reference.seeded_inputs(net, reference.SEED)["data"]
+    rng = np.random.default_rng(5)
+    played = {name: rng.standard_normal(fed.shape, np.float32) for name in ("t", "r")}
+    npz = tmp_path / "golden.npz"
+    np.savez(npz, **{"input:data": fed}, **{"blob:" + name: each for name, each in played.items()})
+    use_golden(standin, npz)
+    blobs = extract(tmp_path, "net.h5", *files, "--reader", "pycaffe").reference.blobs
+    for name, values_ in played.items():
+        np.testing.assert_array_equal(blobs[name], values_)
 
 
 @needs_shared
@@ -143,8 +254,10 @@ def test_goldens(case, caffe, tmp_path):
 
 @needs_shared
 @pytest.mark.parametrize(
-    "name", ["v2_packed.caffemodel", "v2_legacy.caffemodel", "v1_packed.caffemodel",
-             "v2_double.caffemodel", "v2_diff.caffemodel", "weights.caffemodel.h5"]
+    "name", ["v2.caffemodel", "v2_packed.caffemodel", "v2_unpacked.caffemodel",
+             "v2_chunks.caffemodel", "v2_legacy.caffemodel", "v2_unknown.caffemodel",
+             "v2_double.caffemodel", "v2_diff.caffemodel", "v1_packed.caffemodel",
+             "v1_legacy.caffemodel", "v0_legacy.caffemodel", "weights.caffemodel.h5"]
 )  # fmt: skip
 def test_forms_of_weights(name, caffe, tmp_path):
     formats = GOLDENS / "formats"
@@ -262,6 +375,18 @@ def test_losses_are_left_to_caffe(caffe, tmp_path):
     assert_same(ours, caffes)
 
 
+def test_a_head_is_computed_of_what_caffe_gives(caffe, tmp_path):
+    """Caffe has no layer for it: the Softmax is within the loss."""
+    files = written(
+        tmp_path, inputs(data=(2, 3, 5, 7), label=(2,)), layer("InnerProduct", "data", "ip", IP),
+        layer("SoftmaxWithLoss", "ip label", "loss"),
+        weights=[("ip", [(4, 105), (4,)])],
+    )  # fmt: skip
+    ours, caffes = both(tmp_path, *files)
+    assert ours.net.outputs == ("prob",)
+    assert_same(ours, caffes)
+
+
 def test_losses_are_kept(caffe, tmp_path):
     """Those that name no top are told apart, though Caffe gives all of them one name."""
     files = written(
@@ -312,11 +437,20 @@ def failed(capfd, code, *argv):
 
 
 def test_missing_weights_are_not_left_to_caffes_fillers(caffe, tmp_path, capfd):
-    text = [DATA, layer("InnerProduct", "data", "ip", IP)]
-    files = written(tmp_path, *text)
-    end = ("-o", tmp_path / "net.h5", "--reader", "pycaffe")
-    assert "1 layers have weights, and no weights were given" in failed(capfd, 2, *files, *end)
+    """Ours are as random, but the same in every run: those of the double are zeros."""
+    filled = "inner_product_param { num_output: 4 weight_filler { type: 'xavier' } }"
+    text = [
+        DATA, layer("InnerProduct", "data", "ip", filled), layer("InnerProduct", "ip", "also", IP),
+    ]  # fmt: skip
+    for weights, argv in (([], ()), ([("also", [(4, 4), (4,)])], ("--allow-missing",))):
+        ours, caffes = both(tmp_path, *written(tmp_path, *text, weights=weights), *argv)
+        assert_same(ours, caffes)
+        assert caffes.filled == ours.filled != ()
+        assert caffes.weights["ip/0"].any()
+        assert caffes.reference.blobs["ip"].any()
     files = written(tmp_path, *text, weights=[("other", [(4, 105)])])
+    end = ("-o", tmp_path / "net.h5", "--reader", "pycaffe")
+    capfd.readouterr()
     assert "layer 'ip' is missing" in failed(capfd, 3, *files, *end)
     assert not (tmp_path / "net.h5").exists()
 
@@ -409,12 +543,9 @@ def test_a_caffe_that_cannot_be_used(content, reason, tmp_path, monkeypatch, cap
     if content:
         (folder / "__init__.py").write_text(content)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "caffe", raising=False)
     files = written(tmp_path, DATA, layer("TanH", "data", "t"))
-    try:
+    with forgotten():
         message = failed(capfd, 7, *files, "-o", tmp_path / "net.h5", "--reader", "pycaffe")
-    finally:
-        sys.modules.pop("caffe", None)
     assert reason in message
 
 
@@ -455,6 +586,210 @@ def test_caffe_aborts_on_what_we_would_take(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+# ---- Layers that only this Caffe knows -----------------------------------------------------------
+
+MIX = """
+from typing import Any, Mapping, Optional, Tuple
+
+from schemas.layers.registry import Meaning, layer
+
+
+@layer("Mix", message="mix_param", harmless={"comment": "for the reader"})
+class Mix(Meaning):
+    scale: float = 1.0
+    mode: str = "PLAIN"
+    offset: Tuple[int, ...] = ()
+    curve: Optional[Mapping[str, Any]] = None
+    choices = {"mode": ("PLAIN", "NEGATED")}
+
+    def shapes(self, bottoms, tops):
+        return [bottoms[0]]
+
+    def forward(self, bottoms, weights, tops):
+        value = bottoms[0] * bottoms[0].dtype.type(self.scale) + sum(self.offset)
+        value = value ** (self.curve or {}).get("power", 1)
+        return [-value if self.mode == "NEGATED" else value]
+
+
+@layer("ReLU", message="relu_param", dialect="capped")
+class Capped(Meaning):
+    ceiling: float = 6.0
+
+    def shapes(self, bottoms, tops):
+        return [bottoms[0]]
+
+    def forward(self, bottoms, weights, tops):
+        return [bottoms[0].clip(0, self.ceiling)]
+"""
+MIXED = 'scale: 2 mode: NEGATED offset: [3, 4] curve { power: 2 } comment: "own"'
+
+
+@pytest.fixture
+def mix(tmp_path):
+    """The folder of a plug-in that knows what the double's own layers mean."""
+    folder = tmp_path / "mix"
+    folder.mkdir()
+    (folder / "meaning.py").write_text(MIX)
+    return folder
+
+
+def own_layers(folder, parameters=MIXED, ceiling="relu_param { ceiling: 0.5 }"):
+    return written(
+        folder, DATA, layer("Mix", "data", "m", f"mix_param {{ {parameters} }}"),
+        layer("ReLU", "m", "r", ceiling),
+    )  # fmt: skip
+
+
+def test_layers_that_only_this_caffe_knows(standin, mix, tmp_path, capfd):
+    """Its caffe_pb2 says what their fields are, a plug-in what they mean; the numbers are its."""
+    files = own_layers(tmp_path)
+    argv = (*files, "--plugin", mix, "--reader", "pycaffe")
+    content = extract(tmp_path, "net.h5", *argv)
+    first, second = content.net.layers
+    assert first.fields["mix_param"] == {
+        "scale": 2, "mode": "NEGATED", "offset": [3, 4], "curve": {"power": 2}, "comment": "own",
+    }  # fmt: skip
+    assert (second.fields, second.dialect) == ({"relu_param": {"ceiling": 0.5}}, "capped")
+    assert content.reference.recorder == "caffe"
+    blobs = content.reference.blobs
+    expected = -((2 * blobs["data"] + 7) ** 2)
+    np.testing.assert_allclose(blobs["m"], expected, rtol=1e-6)
+    np.testing.assert_array_equal(blobs["r"], np.clip(blobs["m"], 0, np.float32(0.5)))
+    capfd.readouterr()
+    message = failed(capfd, 4, *argv[:-1], "protobuf", "-o", tmp_path / "other.h5")
+    assert "unknown field: layer[1].mix_param.curve" in shown(message)
+    assert "only the Caffe" not in message
+
+
+def shown(message):
+    """An error's text with unknown fields as paths, in whichever of the ways they are written."""
+    return re.sub(r"(mix_param\S*|relu_param\S*) of layer 'm'", r"layer[1].\1", message)
+
+
+@pytest.mark.parametrize(
+    "parameters, code, said",
+    [
+        ("offset: 1.5", 3, "an integer for 'offset'"),
+        ("mode: CUBED", 3, "one of PLAIN, NEGATED for 'mode'"),
+        ("curve { power: -1 }", 3, "'power' is -1, but must be from 0"),
+        ("curve { bend: 1 }", 4, "mix_param.curve.bend"),
+        ("width: 3", 4, "mix_param.width"),
+    ],
+    ids=["decimal", "enum", "nested", "unknown in a nested one", "unknown"],
+)
+def test_its_fields_are_checked_by_its_schema(
+    parameters, code, said, standin, mix, tmp_path, capfd
+):
+    files = own_layers(tmp_path, parameters)
+    argv = (*files, "--plugin", mix, "--reader", "pycaffe", "-o", tmp_path / "net.h5")
+    message = failed(capfd, code, *argv)
+    assert said in message
+    assert "only the Caffe" not in message
+
+
+@pytest.mark.parametrize(
+    "text, names",
+    [
+        (layer("Mix", "data", "m", "mix_param { scale: 2 }"), "'Mix', mix_param"),
+        (layer("Mix", "data", "m"), "'Mix'"),
+        (layer("TanH", "data", "m", "mix_param { scale: 2 }"), "mix_param"),
+        (layer("ReLU", "data", "m", "relu_param { ceiling: 1 }"), "ceiling"),
+    ],
+    ids=["layer", "layer without parameters", "message", "field"],
+)
+def test_without_a_plugin_they_are_refused(text, names, standin, tmp_path, capfd):
+    files = written(tmp_path, DATA, text)
+    end = ("-o", tmp_path / "net.h5", "--reader")
+    message = failed(capfd, 4, *files, *end, "pycaffe")
+    advice = (
+        f"(only the Caffe in use knows {names}: write a plug-in that says what it computes, "
+        "see docs/adding-a-layer.md; "
+    )
+    assert advice in message
+    assert not (tmp_path / "net.h5").exists()
+    assert "only the Caffe" not in failed(capfd, 4, *files, *end, "protobuf")
+    assert (ROOT / "docs" / "adding-a-layer.md").is_file()
+
+
+def test_what_no_caffe_knows_is_not_said_to_be_known(standin, tmp_path, capfd):
+    files = written(tmp_path, DATA, layer("Blend", "data", "m", "blend_param { scale: 2 }"))
+    argv = (*files, "-o", tmp_path / "net.h5", "--reader", "pycaffe")
+    assert "only the Caffe" not in failed(capfd, 4, *argv)
+
+
+def test_an_old_type_that_only_this_caffe_knows(standin, tmp_path, capfd):
+    """It is no misspelling there (exit 3), but nothing tells what it is called today."""
+    files = written(
+        tmp_path, "input: 'data' input_dim: [2, 3, 5, 7]",
+        "layers { name: 'm' type: MIX bottom: 'data' top: 'm' mix_param { scale: 2 } }",
+    )  # fmt: skip
+    end = ("-o", tmp_path / "net.h5", "--reader")
+    assert "layer type MIX of the old format" in failed(capfd, 4, *files, *end, "pycaffe")
+    assert "a known name for 'type'" in failed(capfd, 3, *files, *end, "protobuf")
+
+
+def altered(caffe_pb2, change):
+    """NetParameter of a build whose caffe.proto was changed."""
+    file = descriptor_pb2.FileDescriptorProto()
+    caffe_pb2.DESCRIPTOR.CopyToProto(file)
+    messages = {message.name: message for message in file.message_type}
+    change(messages)
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return pool.FindMessageTypeByName("caffe.NetParameter")
+
+
+def test_what_we_know_stays_as_it_is(standin):
+    """Whatever a build says of the same fields."""
+
+    def change(messages):
+        fields = {each.name: each for each in messages["ConvolutionParameter"].field}
+        fields["num_output"].type = fields["num_output"].TYPE_STRING
+        fields["num_output"].ClearField("default_value")
+        fields["kernel_h"].label = fields["kernel_h"].LABEL_REPEATED
+        fields["stride_h"].label = fields["stride_h"].LABEL_REQUIRED
+        enums = {each.name: each for each in messages["PoolingParameter"].enum_type}
+        methods = enums["PoolMethod"]
+        for value in methods.value:
+            value.number += 1
+        methods.value.add(name="MEDIAN", number=77)
+        flag = messages["LayerParameter"].field.add(name="own_flag", number=60000)
+        flag.type, flag.label = flag.TYPE_BOOL, flag.LABEL_OPTIONAL
+
+    plain = schema.Schemas()
+    joined = schema.Schemas(altered(standin.proto.caffe_pb2, change))
+    for name in descriptors.pool().FindFileByName("caffe.proto").message_types_by_name:
+        for ours in plain[name].fields.values():
+            theirs = joined[name].fields[ours.name]
+            assert dataclasses.replace(theirs, enum=ours.enum) == ours
+            assert list(theirs.enum.items())[: len(ours.enum)] == list(ours.enum.items())
+        assert joined[name].required == plain[name].required
+        assert set(joined[name].fields) == set(plain[name].fields)
+    assert joined["PoolingParameter"].fields["pool"].enum["MEDIAN"] == 77
+    with pytest.raises(KeyError):
+        joined["NoParameter"]
+
+
+@pytest.mark.parametrize(
+    "broken", [None, "raise TypeError('Descriptors cannot be created directly.')"],
+    ids=["missing", "too old"],
+)  # fmt: skip
+def test_a_caffe_without_its_caffe_pb2(broken, standin, tmp_path, monkeypatch, capfd):
+    """A real PyCaffe imports it itself; where one comes so far without, it is not needed."""
+    if broken:
+        (tmp_path / "caffe_pb2.py").write_text(broken)
+        monkeypatch.setattr(sys.modules["caffe.proto"], "__path__", [str(tmp_path)])
+        monkeypatch.delitem(sys.modules, "caffe.proto.caffe_pb2")
+    else:
+        monkeypatch.setitem(sys.modules, "caffe.proto.caffe_pb2", None)
+    files = written(tmp_path, DATA, layer("TanH", "data", "t"))
+    content = extract(tmp_path, "net.h5", *files, "--reader", "pycaffe")
+    (note,) = content.notes
+    assert note.startswith("import caffe.proto.caffe_pb2 failed (")
+    assert note.endswith("): what only this Caffe knows is not read")
+    assert content.reference.recorder == "caffe"
+
+
 # ---- The double ----------------------------------------------------------------------------------
 
 
@@ -477,6 +812,58 @@ def test_the_double_has_pycaffes_constructors(standin, tmp_path):
         standin.Net(*files, standin.TEST, level=1)
     with pytest.raises(RuntimeError, match="Could not open file"):
         standin.Net("no.prototxt", standin.TEST)
+
+
+def test_the_interface(caffe, tmp_path):
+    """What is asked of PyCaffe, of the double and of a real one alike."""
+    files = [str(path) for path in written(
+        tmp_path, inputs(data=(2, 3, 5, 7), more=(2, 4)), layer("InnerProduct", "data", "ip", IP),
+        layer("ReLU", "ip", "ip", name="r"), layer("Eltwise", "ip more", "sum"),
+        layer("TanH", "ip", "t"), weights=[("ip", [(4, 105), (4,)])],
+    )]  # fmt: skip
+    caffe.set_mode_cpu()
+    assert (int(caffe.TRAIN), int(caffe.TEST)) == (0, 1)
+    assert {"InnerProduct", "ReLU", "Split"} <= set(caffe.layer_type_list())
+    net = caffe.Net(*files, caffe.TEST)
+    names = ["data", "more", "ip", "r", "ip_r_0_split", "sum", "t"]
+    assert list(net._layer_names) == names
+    assert [each.type for each in net.layers] == [
+        "Input", "Input", "InnerProduct", "ReLU", "Split", "Eltwise", "TanH",
+    ]  # fmt: skip
+    blobs = ["data", "more", "ip", "ip_r_0_split_0", "ip_r_0_split_1", "sum", "t"]
+    assert list(net.blobs) == list(net._blob_names) == blobs
+    assert list(net.top_names) == list(net.bottom_names) == names
+    assert net.top_names["r"] == net.bottom_names["r"] == ["ip"]
+    assert net.bottom_names["sum"] == ["ip_r_0_split_0", "more"]
+    assert [list(net._top_ids(i)) for i in range(7)] == [[0], [1], [2], [2], [3, 4], [5], [6]]
+    assert [list(net._bottom_ids(i)) for i in range(3, 6)] == [[2], [2], [3, 1]]
+    assert (list(net.inputs), list(net.outputs)) == (["data", "more"], ["sum", "t"])
+    assert list(net.params) == ["ip"]
+    assert [list(blob.shape) for blob in net.params["ip"]] == [[4, 105], [4]]
+    assert [blob.data.shape for blob in net.layers[2].blobs] == [(4, 105), (4,)]
+    rng = np.random.default_rng(1)
+    fed = {"data": rng.random((2, 3, 5, 7), np.float32), "more": rng.random((2, 4), np.float32)}
+    found = net.forward(["ip"], **fed)
+    assert set(found) == {"ip", "sum", "t"}
+    weight, bias = (blob.data for blob in net.params["ip"])
+    ip = np.maximum(fed["data"].reshape(2, 105) @ weight.T + bias, 0)
+    np.testing.assert_allclose(found["t"], np.tanh(ip), rtol=1e-5, atol=1e-6)
+    assert set(net.forward(start="ip", end="r")) == {"ip"}
+    net._forward(5, 6)
+    np.testing.assert_allclose(net.blobs["sum"].data, ip + fed["more"], rtol=1e-5, atol=1e-6)
+    with pytest.raises(Exception, match="Input blob arguments do not match net inputs"):
+        net.forward(data=fed["data"])
+    net.blobs["data"].reshape(1, 3, 5, 7)
+    net.blobs["more"].reshape(1, 4)
+    net.reshape()
+    assert list(net.blobs["sum"].shape) == [1, 4]
+    caffe_pb2 = importlib.import_module("caffe.proto.caffe_pb2")
+    stored = caffe_pb2.NetParameter()
+    stored.ParseFromString(Path(files[1]).read_bytes())
+    assert [each.name for each in stored.layer] == ["ip"]
+    assert caffe_pb2.NetParameter.DESCRIPTOR.fields_by_name["layer"].message_type.name == (
+        "LayerParameter"
+    )
 
 
 def test_the_double_splits_as_caffe_does(standin, tmp_path):
@@ -557,7 +944,7 @@ def random_net(seed):
 
 def test_random_nets_hold_what_the_shared_memory_holds(standin, tmp_path, monkeypatch):
     """Our single-assignment graph against memory that is really shared, by name and by key."""
-    monkeypatch.setattr(standin, "_log", lambda *line: None)
+    monkeypatch.setattr(sys.modules["caffe._caffe"], "log", lambda *line: None)
     path = str(tmp_path / "net.prototxt")
     compared = views = 0
     for seed in range(300):
