@@ -22,7 +22,7 @@ export MODEL WEIGHTS OUT
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo convert extract build verify lint type test test-slow test-py38 test-pythons \
-	bench docs proto pyz clean distclean
+	fuzz bench docs proto pyz clean distclean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -76,6 +76,9 @@ test-py38: $(READY)  ## the tests of stage 1 under Python 3.8, with numpy, h5py 
 
 test-pythons: $(READY)  ## the same under every other Python found (ARGS=--full: every test, from 3.10)
 	$(PY) tools/pythons.py $(ARGS) $(if $(findstring --full,$(ARGS)),,3.8 3.9) 3.10 3.12 3.13
+
+fuzz: $(READY)  ## the readers of strangers' files, two minutes [ARGS=--seconds=60 --seed=1 --executions=1000]
+	$(PY) -m tests.fuzz $(ARGS)
 
 bench: $(READY)  ## time and memory of the main job [ARGS=]
 	$(PY) benchmarks/run.py $(ARGS)

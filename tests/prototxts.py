@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def layer(
     return f'layer {{ name: {named} type: "{type_}" {" ".join(blobs)} {parameters} }}'
 
 
-def build(*text: str, **options: object) -> network.Built:
+def build(*text: str, **options: Any) -> network.Built:
     """The net of a prototxt of these lines; the options are those of `network.Options`."""
     message = upgrade.upgrade(prototxt.parse("\n".join(text), FILE))
     return network.build(message, network.Options(**options))
