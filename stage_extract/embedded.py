@@ -8,7 +8,6 @@ have is refused.
 from __future__ import annotations
 
 import os
-import re
 import struct
 from dataclasses import replace
 from typing import Any, Dict, List, Mapping, Tuple, Union
@@ -27,9 +26,6 @@ MAX_NUMBERS = 1 << 18  # bytes of all numbers; real nets have some thousands
 NOT_READ = ("blobs",)
 RULES = ("include", "exclude", "phase")
 DATA = "transform_param"
-
-# A Split that Caffe's InsertSplits made, and saved with the net (insert_splits.cpp).
-_SPLIT = re.compile(r"(?P<blob>.+)_.*_\d+_split", re.DOTALL)
 
 
 def read(path: Union[str, os.PathLike]) -> Message:
@@ -88,15 +84,19 @@ def _without_splits(layers: List[Message]) -> List[Message]:
 
 
 def _is_inserted(layer: Message) -> bool:
-    fields = layer.fields
-    name, bottoms = str(fields.get("name", "")), fields.get("bottom", [])
-    match = _SPLIT.fullmatch(name)
+    """Whether it is a Split that Caffe put in, ``<blob>_<layer>_<index>_split``
+    (insert_splits.cpp)."""
+    name, tops = str(layer.fields.get("name", "")), layer.fields.get("top", [])
+    bottoms = layer.fields.get("bottom", [])
+    if layer.fields.get("type") != "Split" or len(bottoms) != 1:
+        return False
+    start, end = f"{bottoms[0]}_", "_split"
+    index = name[len(start) : -len(end)].rpartition("_")[2]
     return (
-        fields.get("type") == "Split"
-        and match is not None
-        and len(bottoms) == 1
-        and name.startswith(bottoms[0] + "_")
-        and fields.get("top") == [f"{name}_{i}" for i in range(len(fields.get("top", [])))]
+        name.startswith(start)
+        and name.endswith(end)
+        and index.isdigit()
+        and tops == [f"{name}_{i}" for i in range(len(tops))]
     )
 
 

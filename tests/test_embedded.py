@@ -235,9 +235,10 @@ SPLIT = "data_data_0_split"
         (SPLIT, [SPLIT + "_0", "mine"], True),
         ("data_split", ["data_split_0", "data_split_1"], True),
         ("other_data_0_split", ["other_data_0_split_0", "other_data_0_split_1"], True),
+        ("_" * 60_000, ["a", "b"], True),
         ("mine", ["a", "b"], True),
     ],
-    ids=["Caffe's", "another top", "no number", "of another blob", "the user's"],
+    ids=["Caffe's", "another top", "no number", "of another blob", "long", "the user's"],
 )
 def test_only_caffes_own_splits_are_taken_out(name, tops, kept, stored):
     net = stored(

@@ -121,6 +121,12 @@ def caffemodels() -> list[bytes]:
         cb.layer("é", cb.shape(4) + cb.unpacked(8, b.astype("<f8")), cb.packed(5, b[:1]),
                  type="Scale") + cb.v1_layer("a/b", cb.blob(_values(2, 2))),
     ]  # fmt: skip
+    data = cb.field(143, cb.field(1, cb.field(1, b"\2\3")))  # an input_param
+    ip = cb.field(117, cb.number(1, 4)) + cb.field(7, cb.blob(_values(4, 3)))
+    whole = cb.field(100, cb.field(1, "data") + cb.field(2, "Input") + cb.field(4, "data") + data)
+    whole += cb.field(100, cb.field(1, "ip") + cb.field(2, "InnerProduct") + cb.field(3, "data")
+                      + cb.field(4, "ip") + ip + cb.field(7, cb.blob(b)))  # fmt: skip
+    made += [whole] * 3
     forks = (
         cb.legacy(1, 1, 1, 2) + cb.number(5, 2) + cb.packed(5, b[:2]),  # C3D
         cb.legacy(1, 1, 1, 2) + cb.field(11, raw),  # BVLC's opencl branch

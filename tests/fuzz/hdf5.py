@@ -103,7 +103,7 @@ def _linked(link: Any) -> Change:
 
 
 def _soft(file: h5py.File, name: str, values: np.ndarray) -> None:
-    file[name + "-elsewhere"] = values
+    file.require_dataset(name + "-elsewhere", values.shape, values.dtype)
     file[name] = h5py.SoftLink(f"/{name}-elsewhere")
 
 

@@ -183,7 +183,9 @@ def _step(lane: Lane, plan: Plan, figures: dict[str, Figures], seed: int) -> lis
 
 def _replaced(lane: Lane, plan: Plan, figures: dict[str, Figures], seed: int) -> Lane:
     """A lane for one that died or hung, whose case is counted."""
-    hung = lane.process.is_alive()
+    hung = lane.is_silent()
+    if not hung:
+        lane.process.join(timeout=10)
     lane.end()
     task, case = lane.task, lane.at.value
     if task is None:
