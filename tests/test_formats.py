@@ -82,6 +82,7 @@ def weights(folder):
         return [file[str(place)] for place in range(len(file.files))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*(path.name.partition(".")[0] for path in GOOD), OLD])
 def test_a_good_file(name, converted):
     out, results = converted
@@ -97,6 +98,7 @@ def test_a_good_file(name, converted):
     assert [array.tobytes() for array in ours] == [array.tobytes() for array in packed]
 
 
+@pytest.mark.slow
 def test_a_nan_is_told(converted):
     out, results = converted
     told = "layer 'fc', blob 1: 1 of 7 weights are NaN or infinite"

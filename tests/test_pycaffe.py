@@ -142,7 +142,13 @@ def assert_same(ours, caffes):
 
 # ---- Both readers --------------------------------------------------------------------------------
 
-MODELS = sorted(file.parent for file in (SHARED / "models").glob("*/deploy.prototxt"))
+FOLDERS = sorted(file.parent for file in (SHARED / "models").glob("*/deploy.prototxt"))
+MODELS = [
+    pytest.param(
+        folder, marks=pytest.mark.slow if folder.name == "wechat-qr-sr" else (), id=folder.name
+    )
+    for folder in FOLDERS
+]
 CASES = (
     "inplace-chain", "split", "bn-scale-relu-inplace", "shared-weights", "two-inputs-two-outputs",
     "v0-layers", "v1-layers", "legacy-input-dim", "legacy-input-shape", "blob-names-odd",
@@ -172,7 +178,7 @@ def use_golden(caffe, path):
 
 
 @needs_shared
-@pytest.mark.parametrize("folder", MODELS, ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", MODELS)
 def test_models(folder, caffe, tmp_path):
     require_types(caffe, folder)
     use_golden(caffe, folder / "golden.npz")
@@ -180,7 +186,7 @@ def test_models(folder, caffe, tmp_path):
 
 
 @needs_shared
-@pytest.mark.parametrize("folder", MODELS, ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", MODELS)
 def test_the_recorded_activations_are_caffes(folder, caffe):
     """On the golden's own input: the very values that Caffe has, for each blob of the golden."""
     require_types(caffe, folder)
@@ -210,7 +216,7 @@ def test_the_recorded_activations_are_caffes(folder, caffe):
 def test_the_double_has_its_shapes_from_the_goldens(standin):
     """All that they hold, and those of all parameters; those of larger blobs alone are computed."""
     told = collections.Counter()
-    for folder in MODELS:
+    for folder in FOLDERS:
         use_golden(standin, folder / "golden.npz")
         net = standin.Net(
             str(folder / "deploy.prototxt"),

@@ -92,6 +92,7 @@ def test_the_class_is_verified_against_caffes_numbers(tmp_path):
     assert report["artefacts"]["class"]["passed"]
 
 
+@pytest.mark.slow
 def test_other_numbers_of_caffes_fail_the_verification(tmp_path):
     """They are what the class is held to, and not what we would have computed."""
     done = convert(tmp_path, NET, command="extract", out="net.h5")
