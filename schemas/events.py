@@ -1,7 +1,7 @@
 """The JSON lines that a worker writes for the driver, on a pipe of their own.
 
     {"event": "started",  "stage": "extract", "pid": 4711}
-    {"event": "progress", "task": "weights", "done": 3, "total": 16}
+    {"event": "progress", "task": "weights", "done": 3, "total": 16, "note": "..."}
     {"event": "warning",  "message": "..."}
     {"event": "error",    "kind": "MalformedModel", "message": "...", "where": "...", "hint": "...",
                           "exit_code": 3, "traceback": "..."}
@@ -59,9 +59,10 @@ class Events:
         """Says that the worker of this stage is up, and which process it is."""
         self._write("started", stage=stage, pid=os.getpid())
 
-    def progress(self, task: str, done: int, total: int) -> None:
-        """Says that `done` of `total` steps of a task are over."""
-        self._write("progress", task=task, done=done, total=total)
+    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
+        """Says that `done` of `total` steps of a task are over, and in a few words how it goes."""
+        noted = {"note": note} if note else {}
+        self._write("progress", task=task, done=done, total=total, **noted)
 
     def warning(self, message: str) -> None:
         """Says what the user should know, one line; the job goes on."""

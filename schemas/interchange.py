@@ -24,6 +24,7 @@ from schemas.errors import EnvironmentProblem, UnsupportedModel, cannot_use
 from schemas.graph import Net
 from schemas.graph_json import Checked, net_document, net_from
 from schemas.plain_hdf5 import Dataset, File, parsed
+from schemas.preprocessing import MAX_MEAN, Preprocessing, images_from, labels_from
 
 FORMAT = "caffe-orchestrate interchange"
 VERSION = 1
@@ -78,7 +79,10 @@ class Interchange:
         sources: the files the net was read from.
         notes: what the user was told while reading.
         filled: the keys of weights that come from fillers, and not from a file.
-        means: input blob key -> what is subtracted from it, (C) or (C, H, W).
+        means: input blob key -> what is subtracted from it, (C) or (C, H, W), in the net's channel
+            order. Of (C, H, W) the centre of the input's size is taken.
+        images: input blob key -> what else is done to an image before; only where something told.
+        labels: the names of the classes, in the order of their indices.
 
     When writing, sources and notes are taken last: the sources may still be hashed meanwhile, and
     the slices of the weights may add notes.
@@ -92,6 +96,8 @@ class Interchange:
     notes: Sequence[str] = ()
     filled: Sequence[str] = ()
     means: Mapping[str, np.ndarray] = field(default_factory=dict)
+    images: Mapping[str, Preprocessing] = field(default_factory=dict)
+    labels: Sequence[str] = ()
 
 
 def weight_bytes(content: Interchange) -> int:
@@ -104,7 +110,8 @@ def weight_bytes(content: Interchange) -> int:
 
 def array_shape(arrays: Mapping[str, Any], key: str) -> Tuple[int, ...]:
     """The shape of one of the weights, blobs or means; it is not read for it."""
-    return arrays.shape(key) if isinstance(arrays, _Arrays) else tuple(arrays[key].shape)
+    known = getattr(arrays, "shape", None)
+    return tuple(known(key) if known else arrays[key].shape)
 
 
 # Writing
@@ -157,6 +164,8 @@ def _write(path: Path, content: Interchange) -> None:
         "filled": list(content.filled),
         "preprocessing": dict(content.preprocessing),
         "means": {key: pool.add(array) for key, array in content.means.items()},
+        "images": {key: own.document() for key, own in content.images.items()},
+        "labels": list(content.labels),
         "notes": [],
         "reference": None,
     }
@@ -355,6 +364,8 @@ def read(path: Path) -> Interchange:
         reference = None
         if document.value.get("reference") is not None:
             reference = _reference(document.child("reference"), arrays, net)
+        means = arrays.means(document, net)
+        mean_shapes = {key: array_shape(means, key) for key in means}
         return Interchange(
             net=net,
             weights=weights,
@@ -372,7 +383,9 @@ def read(path: Path) -> Interchange:
             notes=document.strings("notes"),
             # Absent in older files.
             filled=document.strings("filled") if "filled" in document.value else (),
-            means=arrays.named(document.child("means")) if "means" in document.value else {},
+            means=means,
+            images=images_from(document, net, mean_shapes),
+            labels=labels_from(document),
         )
 
 
@@ -451,6 +464,21 @@ class _Index:
                 raise keys.damage(
                     key, f"the array has shape {list(shape)}, the blob {list(blob.shape)}"
                 )
+        return found
+
+    def means(self, document: Checked, net: Net) -> Mapping[str, np.ndarray]:
+        """The means of inputs: floats, (C) or (C, H, W); none in older files."""
+        if "means" not in document.value:
+            return {}
+        keys = document.child("means")
+        found = self.named(keys)
+        for key in found:
+            shape, dtype = found.shape(key), found.dtype(key)
+            channels = net.blobs[key].shape[1:2] if key in net.inputs else ()
+            if dtype != np.float32 or len(shape) not in (1, 3) or shape[:1] != channels:
+                raise keys.damage(key, "is no mean of an input, of shape (C) or (C, H, W)")
+            if math.prod(shape) > MAX_MEAN or not np.isfinite(found[key]).all():
+                raise keys.damage(key, f"is larger than {MAX_MEAN:,} numbers, or not finite")
         return found
 
 

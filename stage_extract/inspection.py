@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
 
 from schemas import interchange
 from schemas.errors import MalformedModel, UnsupportedModel, cannot_use
 from schemas.events import Events
 from schemas.graph import Net
 from schemas.layers import registry
+from schemas.preprocessing import Preprocessing
 from stage_extract import mean, network, prototxt, recognise, upgrade, weights
 from stage_extract.dialects import BVLC
 
@@ -96,6 +99,13 @@ def _hdf5(path: Path) -> Dict[str, Any]:
     if content.means:
         means = {key: _shape(value.shape) for key, value in content.means.items()}
         facts["means"] = ", ".join(f"{key} {shape}" for key, shape in means.items())
+    for key, image in content.images.items():
+        facts[f"preprocessing of {key}"] = _preprocessing(image, content.means.get(key))
+        if image.unknown:
+            facts[f"assumed for {key}"] = "; ".join(image.unknown)
+    if content.labels:
+        first, last = content.labels[0], content.labels[-1]
+        facts["labels"] = f"{len(content.labels):,}, from {first!r:.60} to {last!r:.60}"
     if content.filled:
         facts["untrained"] = f"{len(content.filled)} of {len(content.weights)} blobs"
     return {
@@ -104,6 +114,28 @@ def _hdf5(path: Path) -> Dict[str, Any]:
         "columns": ["layer", "type", "bottoms", "tops", "shape"],
         "rows": rows,
     }
+
+
+def _preprocessing(image: Preprocessing, mean: Optional[np.ndarray]) -> str:
+    """The steps, in their order."""
+    steps = []
+    if image.size is not None:
+        how = {"warp": "warped to ", "short_side": "shorter side resized to "}[image.resize]
+        size = image.size if image.resize == "warp" else image.size[:1]
+        steps.append(how + _shape(size))
+    if image.crop is not None:
+        steps.append(f"centre of {_shape(image.crop)}")
+    steps.append(image.channels)
+    if mean is not None:
+        values = f"image of {_shape(mean.shape)}" if mean.ndim > 1 else _numbers(mean)
+        steps.append(f"minus mean {values}")
+    if image.scale != 1:
+        steps.append(f"times {image.scale:g}")
+    return ", ".join(steps)
+
+
+def _numbers(values: np.ndarray) -> str:
+    return "(" + ", ".join(f"{value:.7g}" for value in values) + ")"
 
 
 def _prototxt(path: Path) -> Dict[str, Any]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterable, Optional, Tuple
+from typing import Dict, Iterable, Optional
 
 import numpy as np
 
 from schemas.errors import MalformedModel, UsageError
 from schemas.graph import Net
+from schemas.preprocessing import MAX_MEAN
 from stage_extract import caffemodel
-from stage_extract.stored import MappedFile, is_possible
+from stage_extract.stored import MappedFile
 
 NUMPY_MAGIC = b"\x93NUMPY"
 _NUMBER = r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*"
@@ -40,35 +41,48 @@ def read(options: Iterable[str], net: Net) -> Dict[str, np.ndarray]:
     """
     means: Dict[str, np.ndarray] = {}
     for text in options:
-        key, given = _target(text, net)
+        name, _, rest = text.partition("=")
+        named = name in net.inputs
+        given = rest if named else text
+        key = target(name if named else "", net, "--mean")
         if key in means:
             raise UsageError(f"--mean is given twice for input {key!r}")
         path = path_of(given)
         where = f"--mean {given}" if path is None else path
-        mean = _checked(_values(given), where) if path is None else image(path)
-        channels = net.blobs[key].shape[1:2]
-        if mean.shape[:1] != channels:
-            raise MalformedModel(
-                f"a mean of {mean.shape[0]} channels, input {key!r} has shape "
-                f"{list(net.blobs[key].shape)}",
-                where,
-            )
-        means[key] = mean
+        means[key] = image(path) if path is not None else _checked(_values(given), where)
+        check_channels(means[key], key, net, where)
     return means
 
 
-def _target(text: str, net: Net) -> Tuple[str, str]:
-    """The input that an option is for, and the rest of it."""
-    name, _, rest = text.partition("=")
+def target(name: str, net: Net, option: str) -> str:
+    """The input that an option is for: the one of this name, or for an empty name the only image.
+
+    Raises:
+        UsageError: there is no such input, or there are several images, or none.
+    """
     if name in net.inputs:
-        return name, rest
+        return name
     images = [key for key in net.inputs if len(net.blobs[key].shape) == 4]
-    if len(images) != 1:
+    if name or len(images) != 1:
         raise UsageError(
-            f"--mean {text}: which input is meant?",
-            hint=f"--mean NAME=...; the inputs: {', '.join(map(repr, net.inputs))}",
+            f"{option}: there is no input {name!r}" if name else f"{option}: which input is meant?",
+            hint=f"{option} NAME=...; the inputs: {', '.join(map(repr, net.inputs))}",
         )
-    return images[0], text
+    return images[0]
+
+
+def check_channels(mean: np.ndarray, key: str, net: Net, where: str) -> None:
+    """Holds the mean of an input to its channels.
+
+    Raises:
+        MalformedModel: it has others.
+    """
+    if mean.shape[:1] != net.blobs[key].shape[1:2]:
+        raise MalformedModel(
+            f"a mean of {mean.shape[0]} channels, input {key!r} has shape "
+            f"{list(net.blobs[key].shape)}",
+            where,
+        )
 
 
 def _values(text: str) -> np.ndarray:
@@ -105,7 +119,7 @@ def _checked(mean: np.ndarray, where: str) -> np.ndarray:
     """The mean without the axis of one image that Caffe stores."""
     if mean.ndim == 4 and len(mean) == 1:
         mean = mean[0]
-    if mean.ndim not in (1, 3) or not mean.size or not is_possible(mean.shape):
+    if mean.ndim not in (1, 3) or not 0 < mean.size <= MAX_MEAN:
         raise MalformedModel(
             f"a mean of shape {list(mean.shape)}; C, C x H x W or 1 x C x H x W are expected", where
         )

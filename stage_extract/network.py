@@ -40,7 +40,7 @@ class Built:
     Attributes:
         weight_shapes: layer name -> shapes of its parameter blobs, for each layer that owns any (a
             shared one belongs to the first layer that names it).
-        preprocessing: input key -> transform_param.
+        preprocessing: input key -> transform_param, with its layer's new_height and new_width.
         notes: what the user should be told.
     """
 
@@ -206,8 +206,9 @@ class _Builder:
             self._inputs.append(key)
         fields = {"input_param": {"shape": [{"dim": list(shape)} for shape in shapes]}}
         registry.infer(replace(layer, type="Input", dialect="", fields=fields), [])
-        if layer.fields.get("transform_param"):
-            self._preprocessing[self._current(layer.tops[0])] = layer.fields["transform_param"]
+        transform = _transform(layer)
+        if transform:
+            self._preprocessing[self._current(layer.tops[0])] = transform
 
     def _add(self, layer: Layer) -> None:
         if len(set(layer.tops)) < len(layer.tops):
@@ -359,6 +360,15 @@ class _Builder:
             self._notes.append(_why_fixed(net))
         preprocessing = {rename.get(key, key): v for key, v in self._preprocessing.items()}
         return Built(net, self._weight_shapes, preprocessing, tuple(self._notes))
+
+
+def _transform(layer: Layer) -> Dict[str, Any]:
+    """The layer's transform_param, and the size that its own message has images resized to."""
+    found = dict(layer.fields.get("transform_param", {}))
+    for own in layer.fields.values():
+        if isinstance(own, dict):
+            found.update({name: own[name] for name in ("new_height", "new_width") if name in own})
+    return found
 
 
 def _batch_axes(

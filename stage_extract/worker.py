@@ -10,7 +10,7 @@ import stat
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from schemas import plugins
 from schemas.errors import UsageError, cannot_use
 from schemas.events import Events, peak_bytes
 from schemas.interchange import Interchange, Source, weight_bytes, write
-from stage_extract import mean, reading, reference
+from stage_extract import mean, preprocessing, reading, reference
 from stage_extract.inspection import inspect
 from stage_extract.stored import SLICE_BYTES, MappedFile
 
@@ -98,6 +98,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="[NAME=]FILE|VALUES",
         help="an input's mean: .binaryproto, .npy, or a value a channel",
     )
+    parser.add_argument(
+        "--preprocess",
+        action="append",
+        default=[],
+        metavar="[NAME=]PRESET|FILE",
+        help="how images become an input: a preset's name, or a .toml",
+    )
+    parser.add_argument("--labels", metavar="FILE", help="the names of the classes, one a line")
     parser.add_argument("--reader", choices=("auto", "protobuf", "pycaffe"), default="auto")
     parser.add_argument("--seed", type=_seed, default=reference.SEED, help="of the random input")
     parser.add_argument("--inspect", metavar="FILE", help="describe a file instead")
@@ -118,11 +126,11 @@ def extract(options: argparse.Namespace, events: Events) -> Dict[str, Any]:
     out = Path(options.out)
     for path in filter(None, (options.net, options.weights)):
         _require_file(path)
-        if out.exists() and os.path.samefile(path, str(out)):
-            raise UsageError("-o would overwrite this input", path, "name another file")
+        _spare(path, out)
     if out.is_dir():
         raise UsageError("-o takes a file, this is a directory", str(out), "check the path")
     notes = _Notes(events)
+    told = preprocessing.read(options)
     with ThreadPoolExecutor(1) as background:
         events.progress("open", 0, 1)
         digests = [
@@ -130,10 +138,14 @@ def extract(options: argparse.Namespace, events: Events) -> Dict[str, Any]:
             for role, path in reading.files(options).items()
         ]
         found = reading.read(options, notes, events)
-        means = mean.read(options.mean, found.built.net)
-        for path in filter(None, (mean.path_of(text, means) for text in options.mean)):
-            digests.append(("mean", path, background.submit(sha256, path)))
-        _tell_of_means(found.built.preprocessing, means, notes)
+        made = preprocessing.resolve(
+            told, options.mean, found.built.net, found.built.preprocessing, notes
+        )
+        own_means = [("mean", mean.path_of(text, made.means)) for text in options.mean]
+        for role, path in (*told.files, *own_means):
+            if path is not None:
+                _spare(path, out)
+                digests.append((role, path, background.submit(sha256, path)))
         events.progress("write", 0, 1)
         content = Interchange(
             found.built.net,
@@ -143,7 +155,9 @@ def extract(options: argparse.Namespace, events: Events) -> Dict[str, Any]:
             found.built.preprocessing,
             notes,
             found.filled,
-            means,
+            made.means,
+            made.images,
+            made.labels,
         )
         write(out, content)
     net, recorded = found.built.net, found.reference
@@ -158,17 +172,6 @@ def extract(options: argparse.Namespace, events: Events) -> Dict[str, Any]:
         "seconds": time.monotonic() - started,
         "peak_bytes": peak_bytes(),
     }
-
-
-def _tell_of_means(
-    preprocessing: Mapping[str, Any], means: Mapping[str, Any], notes: List[str]
-) -> None:
-    for key, transform in preprocessing.items():
-        if "mean_file" in transform and key not in means:
-            notes.append(
-                f"input {key!r}: the prototxt subtracts the mean in {transform['mean_file']!r}, "
-                "which is not known: pass it with --mean"
-            )
 
 
 class _Notes(List[str]):
@@ -219,6 +222,16 @@ def _require_file(path: str) -> None:
         raise cannot_use(path, error) from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise UsageError("not a regular file", path, "check the path")
+
+
+def _spare(path: str, out: Path) -> None:
+    """Refuses to write over a file that is read.
+
+    Raises:
+        UsageError: `out` is that file.
+    """
+    if out.exists() and os.path.samefile(path, str(out)):
+        raise UsageError("-o would overwrite this input", path, "name another file")
 
 
 def _seed(text: str) -> int:

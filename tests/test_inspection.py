@@ -156,6 +156,26 @@ def test_an_untrained_interchange_file_with_a_mean(folder):
     assert facts["means"] == "data 3"
 
 
+def test_an_interchange_file_with_preprocessing(folder):
+    Path("names.txt").write_text("n1 cat\nn2 dog\n" * 500)
+    Path("images.toml").write_text("resize='short_side'\nsize=9\nmean=[1, 2.5, 3]\nscale=0.5")
+    options = ["--preprocess", "images.toml", "--labels", "names.txt"]
+    assert worker.main(["net.prototxt", "-o", "net.h5", *options]) == 0
+    facts = shown("net.h5")["facts"]
+    assert facts["preprocessing of data"] == (
+        "shorter side resized to 9, centre of 5x7, bgr, minus mean (1, 2.5, 3), times 0.5"
+    )
+    assert facts["assumed for data"] == "the order of the channels is BGR"
+    assert facts["labels"] == "1,000, from 'n1 cat' to 'n2 dog'"
+    np.save("mean.npy", np.ones((3, 8, 9), np.float32))
+    assert worker.main(["net.prototxt", "-o", "net.h5", "--mean", "mean.npy"]) == 0
+    facts = shown("net.h5")["facts"]
+    assert facts["preprocessing of data"] == (
+        "warped to 8x9, centre of 5x7, bgr, minus mean image of 3x8x9"
+    )
+    assert "labels" not in facts
+
+
 def test_a_mean(folder):
     values = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
     Path("mean.binaryproto").write_bytes(cb.legacy(1, 2, 3, 4) + cb.packed(5, values))

@@ -13,6 +13,7 @@ import pytest
 
 from schemas import interchange
 from schemas.errors import EnvironmentProblem, MalformedModel, UnsupportedModel, UsageError
+from schemas.preprocessing import Preprocessing
 from tests.make_interchange_v1 import content
 from tests.paths import ROOT
 
@@ -55,6 +56,46 @@ def test_a_link_in_the_way_is_not_followed(tmp_path):
     interchange.write(tmp_path / "net.h5", content())
     assert other.read_text() == "mine"
     assert not (tmp_path / "net.h5").is_symlink()
+
+
+IMAGE = Preprocessing("short_side", (8, 8), (5, 6), "rgb", 0.5, ("the scale is assumed",))
+
+
+def with_images():
+    """The content with a mean image, preprocessing and labels."""
+    mean = np.arange(126, dtype=np.float32).reshape(3, 6, 7)
+    return replace(
+        content(),
+        means={"data": mean},
+        images={"data": IMAGE},
+        labels=("n01440764 tench", "é \u72d7"),
+    )
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        IMAGE,
+        Preprocessing("warp", (5, 6)),
+        Preprocessing("warp", (5, 7), (5, 6), "bgr", -1e30),
+        Preprocessing("none"),
+        Preprocessing("none", None, (5, 6)),
+    ],
+    ids=["short side", "warp", "warp and crop", "as it is", "only a crop"],
+)
+def test_preprocessing_travels(tmp_path, image):
+    made = replace(with_images(), images={"data": image})
+    interchange.write(tmp_path / "net.h5", made)
+    read = interchange.read(tmp_path / "net.h5")
+    assert_same(read, made)
+    assert read.images == made.images
+    assert read.labels == made.labels
+    np.testing.assert_array_equal(read.means["data"], made.means["data"], strict=True)
+
+
+def test_older_files_have_no_preprocessing():
+    read = interchange.read(V1)
+    assert (read.images, read.means, read.labels) == ({}, {}, ())
 
 
 def test_equal_content_gives_equal_bytes(tmp_path):
@@ -231,6 +272,90 @@ def test_a_wrong_index_is_refused(tmp_path, change, message):
     rewrite(path, change)
     with pytest.raises(MalformedModel, match=message):
         interchange.read(path).weights["conv/1/0"]
+
+
+def image(index):
+    return index["images"]["data"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda i: i.update(images=[]), "index.images is not an object"),
+        (lambda i: i.update(images={"data": 3}), "images.data is not an object"),
+        (lambda i: i.update(images={"c": image(i)}), "images.c the net has no such input of rgb"),
+        (lambda i: i.update(images={"x": image(i)}), "images.x the net has no such input of rgb"),
+        (lambda i: image(i).update(channels="gray"), "the net has no such input of gray images"),
+        (lambda i: image(i).update(channels="bgra"), "channels is one of bgr, rgb, gray, found"),
+        (lambda i: image(i).update(channels=3), "channels should be str, found 3"),
+        (lambda i: image(i).update(resize="stretch"), "resize is one of warp, short_side, none"),
+        (
+            lambda i: image(i).update(size=[8, 8, 8]),
+            r"size is not a height and a width: \(8, 8, 8\)",
+        ),
+        (lambda i: image(i).update(size=[8, 9]), "the shorter side has one length"),
+        (lambda i: image(i).update(size=[10**9, 10**9]), "size is a height and a width, each from"),
+        (lambda i: image(i).update(size=8), "size should be list, found 8"),
+        (lambda i: image(i).update(size=None), "resize is 'short_side', and size None"),
+        (lambda i: image(i).update(crop=[5, 5]), r"gives images of \(5, 5\), the input takes"),
+        (
+            lambda i: image(i).update(crop=None, resize="warp"),
+            r"gives images of \(8, 8\), the input takes \(5, 6\)",
+        ),
+        (lambda i: image(i).update(crop=[5, True]), "crop is not a shape"),
+        (lambda i: image(i).update(scale="1"), "scale should be a number, found '1'"),
+        (lambda i: image(i).update(scale=True), "scale should be a number, found True"),
+        (lambda i: image(i).update(scale=float("nan")), "scale is nan"),
+        (lambda i: image(i).update(scale=10**390), "images.data: "),
+        (lambda i: image(i).update(unknown="a"), "unknown should be list"),
+        (lambda i: image(i).update(unknown=["a"] * 65), "unknown has 65 texts, more than 64"),
+        (lambda i: i.update(means={"data": 99}), "no such array"),
+        (lambda i: i.update(means={"data": i["weights"]["conv/1/0"]}), "is no mean of an input"),
+        (lambda i: i.update(means={"data": i["weights"]["conv/1/1"]}), "is no mean of an input"),
+        (lambda i: i.update(means={"c": i["means"]["data"]}), "means.c is no mean of an input"),
+        (lambda i: i.update(labels="ab"), "labels should be list"),
+        (lambda i: i.update(labels=["a", 3]), "labels should be a list of strings"),
+        (lambda i: i.update(labels=["a", ""]), "are not names of classes: label 1 is empty"),
+        (lambda i: i.update(labels=["a\nb"]), "label 0 has control characters"),
+        (lambda i: i.update(labels=["\u2028"]), "label 0 is empty"),
+        (lambda i: i.update(labels=["a\u2028b"]), "label 0 has control characters"),
+        (lambda i: i.update(labels=["a" * 1025]), "label 0 has 1,025 characters"),
+        (lambda i: i.update(labels=["a"] * 131_073), "131,073 labels, more than 131,072"),
+    ],
+)
+def test_wrong_preprocessing_is_refused(tmp_path, change, message):
+    path = tmp_path / "net.h5"
+    interchange.write(path, with_images())
+    rewrite(path, change)
+    with pytest.raises(MalformedModel, match=message):
+        interchange.read(path)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 6, 7)], ids=str)
+@pytest.mark.parametrize("value", [np.nan, -np.inf], ids=str)
+def test_a_mean_that_is_not_finite(tmp_path, shape, value):
+    """It becomes a constant of the class, and NaN is no Python."""
+    path = tmp_path / "net.h5"
+    mean = np.ones(shape, np.float32)
+    mean.reshape(-1)[-1] = value
+    interchange.write(path, replace(with_images(), means={"data": mean}))
+    with pytest.raises(MalformedModel, match="means.data is larger than .* or not finite"):
+        interchange.read(path)
+
+
+def test_a_mean_that_takes_more_than_its_share(tmp_path, monkeypatch):
+    path = tmp_path / "net.h5"
+    interchange.write(path, with_images())
+    monkeypatch.setattr(interchange, "MAX_MEAN", 125)
+    with pytest.raises(MalformedModel, match="means.data is larger than 125 numbers"):
+        interchange.read(path)
+
+
+def test_a_mean_image_that_does_not_fill_the_input(tmp_path):
+    path = tmp_path / "net.h5"
+    interchange.write(path, replace(with_images(), means={"data": np.ones((3, 9, 5), np.float32)}))
+    with pytest.raises(MalformedModel, match=r"has a mean image of \(9, 5\), the input takes"):
+        interchange.read(path)
 
 
 def test_a_newer_version_is_refused_by_name(tmp_path):

@@ -145,7 +145,10 @@ def test_it_travels_in_the_interchange_file(file, tmp_path, capfd):
         "which is not known: pass it with --mean" in capfd.readouterr().err
     )
     assert worker.main([net, "-o", out, *shape, "--mean", path]) == 0
-    assert capfd.readouterr().err == ""
+    assert capfd.readouterr().err == (
+        "warning: input 'data': its preprocessing is assumed in part: images are warped to 5 x 7 "
+        "(--preprocess tells it)\n"
+    )
     content = interchange.read(tmp_path / "net.h5")
     np.testing.assert_array_equal(content.means["data"], IMAGE)
     assert [source.role for source in content.sources] == ["prototxt", "mean"]

@@ -261,6 +261,8 @@ class Dropout(Activation):
     sample_weights_test: bool = False
 
     def check(self) -> None:
+        if not 0 <= self.dropout_ratio <= 1:
+            raise MalformedModel(f"dropout_ratio should be 0 to 1, found {self.dropout_ratio:g}")
         if self.sample_weights_test:
             raise UnsupportedModel("sample_weights_test: true makes every TEST pass random")
 

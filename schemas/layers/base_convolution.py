@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -139,6 +139,22 @@ class BaseConvolution(Meaning):
         self, images: np.ndarray, weight: np.ndarray, geometry: Geometry, out: Sizes
     ) -> np.ndarray:
         """The top without its bias: images (N, group, C/group, *in) -> (N, group, ..., *out)."""
+        raise NotImplementedError
+
+    def absorbing(
+        self,
+        bottoms: Sequence[Shape],
+        weights: Sequence[np.ndarray],
+        factor: np.ndarray,
+        offset: np.ndarray,
+    ) -> Optional[Tuple[Dict[str, Any], List[np.ndarray]]]:
+        if canonical(self.axis, len(bottoms[0])) != 1:
+            return None
+        bias = weights[1].reshape(-1) * factor + offset if self.bias_term else offset
+        return {"bias_term": True}, [self.scaled(weights[0], factor), bias]
+
+    def scaled(self, weight: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        """The weights with which every output channel is multiplied by its factor (C)."""
         raise NotImplementedError
 
     def leading(self, bottoms: Sequence[Shape]) -> int:

@@ -92,6 +92,17 @@ class PerChannel(Meaning):
     ) -> List[Optional[int]]:
         return [batches[0] if self.stored and batches[0] != 1 else None] * len(tops)
 
+    def per_channel(
+        self, bottoms: Sequence[Shape], weights: Sequence[np.ndarray]
+    ) -> Optional[Tuple[np.ndarray, np.ndarray]]:
+        if not self.stored or self.rectified:
+            return None
+        mean, variance = (part.astype(np.float64) for part in self.statistics(weights))
+        affine = [part.reshape(-1).astype(np.float64) for part in self.affine(weights)]
+        scale, shift = (affine + [np.ones(1), np.zeros(1)][len(affine) :])[:2]
+        factor = scale / np.sqrt(variance + self.epsilon)
+        return factor, shift - mean * factor
+
     def forward(
         self, bottoms: Sequence[np.ndarray], weights: Sequence[np.ndarray], tops: int
     ) -> List[np.ndarray]:
@@ -150,6 +161,8 @@ class BatchNorm(Switched):
     disable_variance: bool = False
     add_eps_before_sqrt: bool = True
     icnet: bool = False
+
+    running = (0, 1, 2)
 
     @classmethod
     def fits_blobs(cls, shapes: Sequence[Shape]) -> bool:
@@ -210,6 +223,7 @@ class NvidiaBatchNorm(PerChannel):
     scale_filler: Optional[Mapping[str, Any]] = None
     bias_filler: Optional[Mapping[str, Any]] = None
 
+    running = (0, 1, 2)
     contested = True
 
     @classmethod
@@ -264,6 +278,8 @@ class Nvidia15BatchNorm(Switched):
     Blobs: scale, bias, mean, variance, and one value that is not used.
     """
 
+    running = (2, 3, 4)
+
     @classmethod
     def fits_blobs(cls, shapes: Sequence[Shape]) -> bool:
         return len(shapes) == 5 and math.prod(shapes[4]) == 1
@@ -308,6 +324,8 @@ class IntelBatchNorm(Switched):
     bias_term: bool = True
     relu: bool = False
     stats_batch_size: int = 0
+
+    running = (0, 1, 2)
 
     @classmethod
     def fits_blobs(cls, shapes: Sequence[Shape]) -> bool:

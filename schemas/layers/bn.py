@@ -31,6 +31,8 @@ class BN(PerChannel):
 
     frozen: bool = False
 
+    running = (2, 3)
+
     @property
     def affines(self) -> int:
         return 2

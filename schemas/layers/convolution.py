@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from schemas.errors import MalformedModel, UnsupportedModel
 from schemas.graph import Shape
-from schemas.layers.axes import need_axes
+from schemas.layers.axes import canonical, count, need_axes
 from schemas.layers.base_convolution import TRAINING, BaseConvolution, rectified, sizes
 from schemas.layers.registry import BIAS, ENGINE, FILLER, WEIGHT, Filler, Meaning, layer
 from schemas.layers.windows import Geometry, Sizes
@@ -137,6 +137,29 @@ class Convolution(BaseConvolution):
         results = super().forward(bottoms, weights, tops)
         return [rectified(top, self.negative_slope) for top in results] if self.relu else results
 
+    def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        return sum(map(count, tops)) * count(self.weight_shapes(bottoms)[0][1:])
+
+    def absorbing(
+        self,
+        bottoms: Sequence[Shape],
+        weights: Sequence[np.ndarray],
+        factor: np.ndarray,
+        offset: np.ndarray,
+    ) -> Optional[Tuple[Dict[str, Any], List[np.ndarray]]]:
+        return None if self.relu else super().absorbing(bottoms, weights, factor, offset)
+
+    def scaled(self, weight: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        return weight * factor.reshape((-1,) + (1,) * (weight.ndim - 1))
+
+    def with_reversed_channels(
+        self, bottoms: Sequence[Shape], weights: Sequence[np.ndarray]
+    ) -> Optional[List[np.ndarray]]:
+        channels = self.channels(bottoms)
+        if self.groups(channels) > 1 or canonical(self.axis, len(bottoms[0])) != 1:
+            return None
+        return [np.ascontiguousarray(weights[0][:, ::-1]), *weights[1:]]
+
     def pixels(
         self, images: np.ndarray, weight: np.ndarray, geometry: Geometry, out: Sizes
     ) -> np.ndarray:
@@ -166,6 +189,14 @@ class Deconvolution(BaseConvolution):
     def placed(self, size: Sizes) -> Tuple[Geometry, Sizes]:
         geometry = self.geometry(len(size))
         return geometry, geometry.deconvolved(size)
+
+    def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        return sum(map(count, bottoms)) * count(self.weight_shapes(bottoms)[0][1:])
+
+    def scaled(self, weight: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        grouped = weight.reshape((self.group, -1) + weight.shape[1:])
+        each = factor.reshape((self.group, 1, -1) + (1,) * (weight.ndim - 2))
+        return (grouped * each).reshape(weight.shape)
 
     def pixels(
         self, images: np.ndarray, weight: np.ndarray, geometry: Geometry, out: Sizes
@@ -285,6 +316,9 @@ class Convolution3D(Meaning):
         self, bottoms: Sequence[np.ndarray], weights: Sequence[np.ndarray], tops: int
     ) -> List[np.ndarray]:
         return self.plain().forward(bottoms, weights, tops)
+
+    def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        return self.plain().macs(bottoms, tops)
 
 
 @layer("DeformableConvolution", dialect="deformable")

@@ -8,7 +8,7 @@ import numpy as np
 
 from schemas.errors import MalformedModel, UnsupportedModel
 from schemas.graph import Shape
-from schemas.layers.axes import need_axes, same_shapes
+from schemas.layers.axes import count, need_axes, same_shapes
 from schemas.layers.registry import Meaning, layer
 
 
@@ -140,6 +140,10 @@ class Correlation(Meaning):
                     taken = alike[:, row :: self.stride_1, column :: self.stride_1]
                     out[:, channel] += taken[:, : shape[2], : shape[3]]
         return [out / np.float32(kernel * kernel * first.shape[1])]
+
+    def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        terms = (self.kernel_size or 1) ** 2 * bottoms[0][1]
+        return count(tops[0]) * terms if self.correlation_type == "MULTIPLY" else 0
 
 
 @layer("Correlation1D", dialect="flownet2")

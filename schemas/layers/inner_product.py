@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -85,8 +85,33 @@ class InnerProduct(Meaning):
             top = rectified(top, self.negative_slope)
         return [top.reshape(shape[:axis] + (self.num_output,))]
 
+    def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        return count(bottoms[0]) * self.num_output
+
     def leading(self, bottoms: Sequence[Shape]) -> int:
         return canonical(self.axis, len(bottoms[0]))
+
+    def absorbing(
+        self,
+        bottoms: Sequence[Shape],
+        weights: Sequence[np.ndarray],
+        factor: np.ndarray,
+        offset: np.ndarray,
+    ) -> Optional[Tuple[Dict[str, Any], List[np.ndarray]]]:
+        if self.relu or self.normalize or canonical(self.axis, len(bottoms[0])) != 1:
+            return None
+        weight = weights[0] * (factor if self.transpose else factor[:, None])
+        bias = weights[1].reshape(-1) * factor + offset if self.bias_term else offset
+        return {"bias_term": True}, [weight, bias]
+
+    def with_reversed_channels(
+        self, bottoms: Sequence[Shape], weights: Sequence[np.ndarray]
+    ) -> Optional[List[np.ndarray]]:
+        if canonical(self.axis, len(bottoms[0])) != 1:
+            return None
+        outer = 1 if self.transpose else self.num_output
+        channels = weights[0].reshape(outer, bottoms[0][1], -1)[:, ::-1]
+        return [channels.reshape(weights[0].shape), *weights[1:]]
 
 
 @layer(
@@ -158,6 +183,9 @@ class InnerDistance(Meaning):
         size = np.square if self.distance_type == "L2" else np.abs
         top = np.stack([size(rows - centre).sum(axis=1) for centre in centres], axis=1)
         return [top.reshape(shape)]
+
+    def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        return count(bottoms[0]) * tops[0][-1] if self.distance_type == "L2" else 0
 
     def batch_axes(
         self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]

@@ -70,3 +70,6 @@ class Local(Meaning):
         if self.bias_term:
             top += weights[1].reshape(shape[1:])
         return [top]
+
+    def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        return count(tops[0]) * bottoms[0][1] * self.kernel_size**2

@@ -143,6 +143,12 @@ class Recurrent(Meaning):
         """The top from h of all steps and the weights that are left."""
         return hidden
 
+    def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        steps, batch = bottoms[1]
+        matrices = [count(shape) for shape in self.weight_shapes(bottoms) if len(shape) == 2]
+        static = matrices.pop(1) if self.static(len(bottoms)) else 0
+        return batch * (steps * sum(matrices) + static)
+
     def batch_axes(
         self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]
     ) -> List[Optional[int]]:
@@ -314,6 +320,10 @@ class Lstm(Meaning):
             before, hidden = cell(total, before, cont.astype(np.float32))
             top[step] = hidden
         return [top.reshape(rows, self.num_output)]
+
+    def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        kernel, recurrent, _ = self.weight_shapes(bottoms)
+        return bottoms[0][0] * (count(kernel) + count(recurrent))
 
     def leading(self, bottoms: Sequence[Shape]) -> int:
         return 0

@@ -108,6 +108,8 @@ class Meaning:
         head: for ``loss``, the type of the layer within it that makes predictions of bottom 0.
         index_tops: tops whose values are positions or counts.
         copies: every value of the tops is one of the bottoms', unchanged, or a place or 0.
+        running: places of the parameter blobs that are statistics: no gradient reaches them, so
+            that their learning rate means nothing.
         contested: a fork's meaning which a layer that fits BVLC's may have as well: the user is
             asked to choose.
     """
@@ -122,6 +124,7 @@ class Meaning:
     head: str = ""
     index_tops: Tuple[int, ...] = ()
     copies: bool = False
+    running: Tuple[int, ...] = ()
     contested: bool = False
 
     @classmethod
@@ -154,6 +157,40 @@ class Meaning:
     ) -> List[np.ndarray]:
         """The tops of one TEST-phase forward pass: float32 arrays in and out, C order."""
         raise NotImplementedError
+
+    def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        """The multiply-accumulates of one forward pass.
+
+        They are the terms of the sums of products, taps that meet padding among them; biases, and
+        what is done value by value (scaling, interpolation), count for none.
+        """
+        return 0
+
+    def per_channel(
+        self, bottoms: Sequence[Shape], weights: Sequence[np.ndarray]
+    ) -> Optional[Tuple[np.ndarray, np.ndarray]]:
+        """(factor, offset) where the top is factor * bottom + offset with a number for each
+        channel (axis 1), (C) float64; else None."""
+        return None
+
+    def absorbing(
+        self,
+        bottoms: Sequence[Shape],
+        weights: Sequence[np.ndarray],
+        factor: np.ndarray,
+        offset: np.ndarray,
+    ) -> Optional[Tuple[Dict[str, Any], List[np.ndarray]]]:
+        """The parameters that change, and all weights, where the top's channels (axis 1) are to be
+        multiplied by a factor (C) and shifted by an offset (C); None where weights cannot do it.
+        """
+        return None
+
+    def with_reversed_channels(
+        self, bottoms: Sequence[Shape], weights: Sequence[np.ndarray]
+    ) -> Optional[List[np.ndarray]]:
+        """The weights with which the layer takes every bottom's channels (axis 1) in reverse; None
+        where weights cannot do it."""
+        return None
 
     def batch_axes(
         self, bottoms: Sequence[Shape], batches: Sequence[Optional[int]], tops: Sequence[Shape]

@@ -131,6 +131,13 @@ class Interp(Resizing):
             )
         return height, width
 
+    def fixed(self) -> Optional[Pair]:
+        """(height, width) of the top where those of the one bottom do not matter."""
+        one_factor = (self.shrink_factor is None) != (self.zoom_factor is None)
+        if one_factor or self.height is None or self.width is None:
+            return None
+        return self.height, self.width
+
     def size(self, bottoms: Sequence[Shape]) -> Pair:
         sides = self.cropped(bottoms[0])
         shrink, zoom = self.shrink_factor, self.zoom_factor
@@ -138,11 +145,11 @@ class Interp(Resizing):
             if {shrink, zoom, self.full_zoom_factor, self.height, self.width} != {None}:
                 raise MalformedModel("a size and a second bottom, which is one, are both given")
             return bottoms[1][2], bottoms[1][3]
-        if (shrink is None) == (zoom is None):
-            if self.height is not None and self.width is not None:
-                return self.height, self.width
-            if shrink is None:
-                return self._enlarged(sides)
+        fixed = self.fixed()
+        if fixed is not None:
+            return fixed
+        if shrink is None and zoom is None:
+            return self._enlarged(sides)
         height, width = ((side - 1) // (shrink or 1) * (zoom or 1) + 1 for side in sides)
         return height, width
 

@@ -61,6 +61,12 @@ class Spread(Meaning):
         self.operand(bottoms)
         return [tuple(bottoms[0])]
 
+    def is_per_channel(self, bottoms: Sequence[Shape]) -> bool:
+        """Whether the operand is a blob with a number for each channel, axis 1."""
+        if len(bottoms) != 1 or len(bottoms[0]) < 2:
+            return False
+        return self.operand(bottoms) == bottoms[0][1:2] and self.start(len(bottoms[0]), 1) == 1
+
     def spread(self, operand: np.ndarray, bottom: np.ndarray, axes: int) -> np.ndarray:
         """The operand, of so many axes, in the shape in which it broadcasts against the bottom."""
         start = self.start(bottom.ndim, axes)
@@ -103,6 +109,14 @@ class Scale(Spread):
             top += self.spread(operands[1], bottoms[0], axes)
         return [np.asarray(top, np.float32)]
 
+    def per_channel(
+        self, bottoms: Sequence[Shape], weights: Sequence[np.ndarray]
+    ) -> Optional[Tuple[np.ndarray, np.ndarray]]:
+        if not self.is_per_channel(bottoms):
+            return None
+        factor = weights[0].astype(np.float64)
+        return factor, weights[1].astype(np.float64) if self.bias_term else np.zeros_like(factor)
+
 
 @layer("Bias", message="bias_param", harmless={"filler": FILLER})
 class Bias(Spread):
@@ -120,6 +134,14 @@ class Bias(Spread):
         axes = len(self.operand([bottom.shape for bottom in bottoms]))
         operand = (list(bottoms[1:]) + list(weights))[0]
         return [np.asarray(bottoms[0] + self.spread(operand, bottoms[0], axes), np.float32)]
+
+    def per_channel(
+        self, bottoms: Sequence[Shape], weights: Sequence[np.ndarray]
+    ) -> Optional[Tuple[np.ndarray, np.ndarray]]:
+        if not self.is_per_channel(bottoms):
+            return None
+        offset = weights[0].astype(np.float64)
+        return np.ones_like(offset), offset
 
 
 @layer(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from schemas.interchange import Interchange, Reference, write
+from schemas.preprocessing import Preprocessing
 from stage_extract import reference
 from tests import caffe_bytes as cb
 from tests.paths import GOLDENS, ROOT
@@ -156,7 +157,17 @@ def interchanges(folder: Path) -> list[Path]:
         built = build(text, dialects=("bvlc",))
         parameters, fed = seeded_weights(built), seeded(built.net)
         blobs = reference.forward(built.net, parameters, fed)
-        content = Interchange(built.net, parameters, (), Reference("numpy", 7, fed, blobs))
+        shapes = {key: built.net.blobs[key].shape for key in built.net.inputs}
+        images = {key: shape[2:] for key, shape in shapes.items() if shape[1:2] == (3,)}
+        content = Interchange(
+            built.net,
+            parameters,
+            reference=Reference("numpy", 7, fed, blobs),
+            means={key: _values(3, *size) for key, size in images.items()},
+            images={key: Preprocessing("warp", (64, 80), (size[0], size[1]))
+                    for key, size in images.items()},
+            labels=("tench", "goldfish"),
+        )  # fmt: skip
         files.append(folder / f"{name}.h5")
         write(files[-1], content)
     return files

@@ -268,7 +268,12 @@ class Interchanges:
     """net.h5, read as stage 2 reads it."""
 
     name = "interchange"
-    modules: tuple[str, ...] = ("schemas/plain_hdf5.py", "schemas/graph_json.py", READING)
+    modules: tuple[str, ...] = (
+        "schemas/plain_hdf5.py",
+        "schemas/graph_json.py",
+        "schemas/preprocessing.py",
+        READING,
+    )
     memory = MEMORY
 
     def __init__(self, files: Sequence[Path], folder: Path) -> None:
@@ -295,7 +300,8 @@ class Interchanges:
             content = interchange.read(self._path)
         interchange.weight_bytes(content)
         recorded = content.reference
-        for arrays in (content.weights, *((recorded.inputs, recorded.blobs) if recorded else ())):
+        given = (recorded.inputs, recorded.blobs) if recorded else ()
+        for arrays in (content.weights, content.means, *given):
             for key in arrays:
                 assert key in arrays
                 assert isinstance(arrays[key], np.ndarray)

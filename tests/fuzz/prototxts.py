@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from schemas.layers import registry
-from stage_extract import descriptors, network, prototxt, upgrade
+from stage_extract import descriptors, network, preprocessing, prototxt, upgrade
 from tests.fuzz import engine, interesting
 
 TOKEN = re.compile(
@@ -32,6 +32,7 @@ class Prototxts:
         "stage_extract/tokens.py",
         "stage_extract/prototxt.py",
         "stage_extract/upgrade.py",
+        "stage_extract/transforms.py",
     )
     memory = engine.BYTES
 
@@ -64,7 +65,7 @@ class Prototxts:
         return self._finish(text, rng).encode("latin-1", "replace")
 
     def read(self, data: bytes, past: Callable[[], None]) -> None:
-        """Parses the text, upgrades it and builds its graph.
+        """Parses the text, upgrades it, builds its graph and resolves its preprocessing.
 
         It is past the first layer when the whole text was read and describes at least one.
         """
@@ -76,6 +77,8 @@ class Prototxts:
             assert layer.document().keys() == layer.fields.keys()
         built = network.build(upgraded, self._options[len(data) % len(self._options)])
         assert built.net.layers
+        told = preprocessing.Told((), (), ())
+        preprocessing.resolve(told, (), built.net, built.preprocessing, [])
 
     def _change(self, tokens: list[str], rng: Random) -> None:
         if not tokens:
