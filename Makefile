@@ -18,11 +18,11 @@ READY = $(VENV)/ready-$(TF)
 DIGITS = examples/digits
 
 # Recipes read these from the environment, so that any character may be in a path.
-export MODEL WEIGHTS OUT
+export MODEL WEIGHTS OUT IMAGES LABELS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo convert extract build verify lint type test test-slow test-py38 test-pythons \
-	fuzz bench docs proto pyz clean distclean
+.PHONY: help setup demo convert extract build verify validate lint type test test-slow test-py38 test-pythons \
+	browser fuzz bench results docs proto pyz clean distclean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -54,6 +54,9 @@ build: given-MODEL given-OUT $(READY)  ## stage 2 alone: MODEL=net.h5 OUT=folder
 verify: given-OUT $(READY)  ## prove a converted model again: OUT=folder [ARGS=]
 	@$(PY) orchestrate.py verify "$$OUT" $(ARGS)
 
+validate: given-OUT given-IMAGES $(READY)  ## top-1 and top-5: OUT=folder IMAGES=folder LABELS=file [ARGS=]
+	@$(PY) orchestrate.py validate "$$OUT" --images "$$IMAGES" $${LABELS:+--labels "$$LABELS"} $(ARGS)
+
 given-%:
 	@$(if $($*),:,echo "$*= is missing; \`make help\` says what each target takes" >&2; exit 2)
 
@@ -77,6 +80,10 @@ test-py38: $(READY)  ## the tests of stage 1 under Python 3.8, with numpy, h5py 
 test-pythons: $(READY)  ## the same under every other Python found (ARGS=--full: every test, from 3.10)
 	$(PY) tools/pythons.py $(ARGS) $(if $(findstring --full,$(ARGS)),,3.8 3.9) 3.10 3.12 3.13
 
+browser:  ## Chromium, for the tests of report.html (by apt-get, as root)
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null 2>&1 || \
+		echo "make browser: not installed; the tests of report.html in a browser will not run" >&2
+
 fuzz: $(READY)  ## the readers of strangers' files, two minutes [ARGS=--seconds=60 --seed=1 --executions=1000]
 	$(PY) -m tests.fuzz $(ARGS)
 
@@ -85,6 +92,9 @@ bench: $(READY)  ## time and memory of the main job [ARGS=]
 
 proto: $(READY)  ## compile schemas/caffe.proto to schemas/caffe.desc
 	$(PY) tools/compile_proto.py
+
+results: $(READY)  ## docs/results.md, from the shared models (some ten minutes)
+	$(PY) tools/results.py
 
 docs: $(READY)  ## docs/layers.md, from the registries
 	$(PY) tools/layers_doc.py

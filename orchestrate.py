@@ -24,7 +24,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+VALIDATE_MERGE = "validate merge"
+"""Two words on the command line, one name here; a model called merge is `./merge`."""
+
 SPEECH = "How it speaks"
+MADE = "What is made"
 
 Net = Annotated[
     Path,
@@ -44,7 +48,62 @@ OutFile = Annotated[
     Path, typer.Option("--out", "-o", metavar="net.h5", help="The file to write; - is stdout.")
 ]
 Formats = Annotated[
-    str | None, typer.Option(metavar="LIST", help="Outputs: class,keras,saved_model.")
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="Of class,keras,saved_model,tflite,pb; the first three by default.",
+        rich_help_panel=MADE,
+    ),
+]
+Quantize = Annotated[
+    str | None,
+    typer.Option(metavar="float16|dynamic|int8", help="Of model.tflite.", rich_help_panel=MADE),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Images for --quantize int8.", rich_help_panel=MADE),
+]
+AllowLarge = Annotated[
+    bool,
+    typer.Option(
+        "--allow-large", help="tflite and pb beyond 128 MB of weights.", rich_help_panel=MADE
+    ),
+]
+SwapRgb = Annotated[
+    bool,
+    typer.Option("--swap-rgb", help="Take RGB where Caffe's takes BGR.", rich_help_panel=MADE),
+]
+TransposeHw = Annotated[
+    bool,
+    typer.Option(
+        "--transpose-hw",
+        help="Take height by width where Caffe's takes width by height (Matlab).",
+        rich_help_panel=MADE,
+    ),
+]
+InputLayout = Annotated[
+    str | None,
+    typer.Option(metavar="nhwc|nchw", help="Of images, default nhwc.", rich_help_panel=MADE),
+]
+DynamicSize = Annotated[
+    bool,
+    typer.Option("--dynamic-size", help="Take images of any size.", rich_help_panel=MADE),
+]
+BakePreprocess = Annotated[
+    bool,
+    typer.Option(
+        "--bake-preprocess",
+        help="A signature of the SavedModel that takes encoded images.",
+        rich_help_panel=MADE,
+    ),
+]
+BakeNormalization = Annotated[
+    bool,
+    typer.Option(
+        "--bake-normalization",
+        help="keras and tflite take RGB pixels from 0 to 255.",
+        rich_help_panel=MADE,
+    ),
 ]
 Tolerance = Annotated[
     float | None, typer.Option(metavar="X", help="Largest error relative to a blob's magnitude.")
@@ -86,6 +145,13 @@ Mean = Annotated[
         metavar="[NAME=]FILE|VALUES",
         help="An input's mean: .binaryproto, .npy or a value a channel; repeatable.",
     ),
+]
+Preprocess = Annotated[
+    str | None,
+    typer.Option(metavar="PRESET|FILE.toml", help="What is done to an image before the net."),
+]
+Labels = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The classes' names, one a line.")
 ]
 Reader = Annotated[
     str | None, typer.Option(metavar="auto|protobuf|pycaffe", help="Who reads, default auto.")
@@ -129,6 +195,15 @@ def convert(
     out: Out,
     weights: Weights = None,
     formats: Formats = None,
+    quantize: Quantize = None,
+    calibration: Calibration = None,
+    allow_large: AllowLarge = False,
+    swap_rgb: SwapRgb = False,
+    transpose_hw: TransposeHw = False,
+    input_layout: InputLayout = None,
+    dynamic_size: DynamicSize = False,
+    bake_preprocess: BakePreprocess = False,
+    bake_normalization: BakeNormalization = False,
     tolerance: Tolerance = None,
     reference: Reference = None,
     force: Force = False,
@@ -142,6 +217,8 @@ def convert(
     ignore_unknown: IgnoreUnknown = False,
     allow_missing: AllowMissing = False,
     mean: Mean = None,
+    preprocess: Preprocess = None,
+    labels: Labels = None,
     reader: Reader = None,
     extract_python: ExtractPython = None,
     build_python: BuildPython = None,
@@ -178,6 +255,8 @@ def extract(
     ignore_unknown: IgnoreUnknown = False,
     allow_missing: AllowMissing = False,
     mean: Mean = None,
+    preprocess: Preprocess = None,
+    labels: Labels = None,
     reader: Reader = None,
     extract_python: ExtractPython = None,
     plugin: Plugin = None,
@@ -201,6 +280,15 @@ def build(
     net: Interchange,
     out: Out,
     formats: Formats = None,
+    quantize: Quantize = None,
+    calibration: Calibration = None,
+    allow_large: AllowLarge = False,
+    swap_rgb: SwapRgb = False,
+    transpose_hw: TransposeHw = False,
+    input_layout: InputLayout = None,
+    dynamic_size: DynamicSize = False,
+    bake_preprocess: BakePreprocess = False,
+    bake_normalization: BakeNormalization = False,
     tolerance: Tolerance = None,
     reference: Reference = None,
     force: Force = False,
@@ -225,6 +313,7 @@ def build(
 def verify(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A converted model.")],
     reference: Reference = None,
+    calibration: Calibration = None,
     build_python: BuildPython = None,
     timeout: Timeout = None,
     quiet: Quiet = False,
@@ -237,6 +326,91 @@ def verify(
         from driver import pipeline
 
         return pipeline.verify(out, options, show)
+
+    _run(action, locals())
+
+
+@app.command()
+def validate(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A converted model.")],
+    images: Annotated[
+        Path, typer.Option(metavar="DIR", help="Images; without --labels a folder per class.")
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="`NAME INDEX`, `NAME SYNSET` or `NAME CLASS` a line."),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON, default OUT.validation.json beside OUT."),
+    ] = None,
+    through: Annotated[
+        str | None,
+        typer.Option(
+            metavar="class|saved_model|bytes|tflite",
+            help="What is run, default class; bytes: the SavedModel's baked preprocessing.",
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE.toml", help="Preprocessing in place of the model's own."),
+    ] = None,
+    crop: Annotated[
+        str | None, typer.Option(metavar="N|H,W", help="The crop in place of the model's own.")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(metavar="K", help="Counts labels among the best K, default 5.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Images at once, default 32.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", help="Only N images, evenly spread.")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Part I of N; see `validate merge`.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Begin anew, whatever earlier runs have left.")
+    ] = False,
+    build_python: BuildPython = None,
+    timeout: Timeout = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Score a converted model on labelled images: top-1 and top-5."""
+    given = locals()
+
+    def action(options: Any, show: Any) -> Any:
+        from driver import validation
+
+        others = {name: given[name] for name in ("preset", "crop", "top", "batch_size", "limit")}
+        request = validation.Request(out, images, labels, results, through, shard, force, others)
+        return validation.validate(request, options, show)
+
+    _run(action, given)
+
+
+@app.command(VALIDATE_MERGE)
+def validate_merge(
+    parts: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Those of all shards.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="ALL.json", help="The file to write.")
+    ],
+    force: Force = False,
+    build_python: BuildPython = None,
+    timeout: Timeout = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Make one file of what `validate --shard I/N` wrote on several machines."""
+
+    def action(options: Any, show: Any) -> Any:
+        from driver import validation
+
+        return validation.merge(parts, out, options, show)
 
     _run(action, locals())
 
@@ -343,6 +517,8 @@ def _writes_to_stdout(argv: Sequence[str]) -> bool:
 def main(argv: Sequence[str] | None = None) -> None:
     """The `orchestrate` command; exits with the code of the contract."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:2] == VALIDATE_MERGE.split():
+        arguments[:2] = [VALIDATE_MERGE]
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -53,8 +53,9 @@ class Entry:
 _LISTS = ("stage", "input_shape", "dialect")
 _COMMA_LISTS = ("formats", "outputs")
 _NUMBERS = ("tolerance", "timeout")
-_PATHS = ("prototxt", "weights", "reference")
-_FLAGS = ("force", "no_reference", "keep_losses", "ignore_unknown", "allow_missing")
+_PATHS = ("prototxt", "weights", "reference", "calibration", "labels")
+_TEXTS = ("phase", "reader", "extract_python", "quantize", "input_layout")
+_FLAGS = tuple(field.name for field in dataclasses.fields(Options) if field.type == "bool")
 
 
 def read_catalogue(path: Path, defaults: Options) -> list[Entry]:
@@ -129,7 +130,10 @@ def _value(name: str, value: Any, folder: Path) -> Any:
         return _typed(name, value, (int,), "an integer")
     if name in _FLAGS:
         return _typed(name, value, (bool,), "true or false")
-    if name in ("phase", "reader", "extract_python"):
+    if name == "preprocess":
+        text = _text(name, value)
+        return str(folder / text) if text.endswith(".toml") else text
+    if name in _TEXTS:
         return _text(name, value)
     if name == "build_python":
         raise UsageError("one build worker serves all models: give --build-python to batch itself")

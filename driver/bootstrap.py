@@ -2,11 +2,11 @@
 
     PYTHON bootstrap.py ROOT PACKAGE [ARGUMENT]...
 
-`schemas` and PACKAGE come from ROOT and from nowhere else; every other import is served as if this
-file did not exist, so neither the packages installed beside us nor modules lying in the current
-folder are seen. A package that PACKAGE misses ends it with exit code 7, for environment, and a line
-that names it. The syntax is what Python 2.7 and 3 share: PACKAGE itself tells an old interpreter,
-in one line, that it is too old.
+`schemas` and PACKAGE, or the package that it is a part of, come from ROOT and from nowhere else;
+every other import is served as if this file did not exist, so neither the packages installed beside
+us nor modules lying in the current folder are seen. A package that PACKAGE misses ends it with exit
+code 7, for environment, and a line that names it. The syntax is what Python 2.7 and 3 share:
+PACKAGE itself tells an old interpreter, in one line, that it is too old.
 """
 
 import os
@@ -46,7 +46,7 @@ def show_only(root, names):
 if __name__ == "__main__":
     root, package = sys.argv[1:3]
     sys.argv[:] = [package] + sys.argv[3:]
-    show_only(root, ("schemas", package))
+    show_only(root, ("schemas", package.split(".")[0]))
     try:
         runpy.run_module(package, run_name="__main__", alter_sys=True)
     except ImportError as error:

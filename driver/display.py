@@ -64,6 +64,7 @@ class _Stage:
     task: str = ""
     done: int = 0
     total: int = 0
+    note: str = ""
     began: float = field(default_factory=time.monotonic)
     took: float | None = None
 
@@ -113,11 +114,18 @@ class Display:
             self._live.stop()
             self._live = None
 
-    def progress(self, stage: str, task: str, done: int = 0, total: int = 0) -> None:
-        """`stage` is at `done` of `total` in `task`; a total of at most 1 is not counted out."""
+    def progress(
+        self, stage: str, task: str, done: int = 0, total: int = 0, note: str = ""
+    ) -> None:
+        """`stage` is at `done` of `total` in `task`; a total of at most 1 is not counted out.
+
+        Args:
+            note: how it goes, a few words, shown beside the count.
+        """
         known = self._stages.setdefault(stage, _Stage())
         changed = known.task != task
-        known.task, known.done, known.total, known.took = task, done, total, None
+        known.task, known.done, known.total, known.note = task, done, total, note
+        known.took = None
         told = stage == BATCH or BATCH not in self._stages
         if changed and told and self._live is None and self._shows_progress:
             print(f"{stage}: {plain(task)}", file=sys.stderr, flush=True)
@@ -126,7 +134,8 @@ class Display:
         """`stage` has finished its part of the run."""
         if stage in self._stages:
             known = self._stages[stage]
-            known.task, known.total, known.took = "done", 0, time.monotonic() - known.began
+            known.task, known.total, known.note = "done", 0, ""
+            known.took = time.monotonic() - known.began
 
     def restart(self) -> None:
         """Another model begins: its stages start from nothing."""
@@ -149,6 +158,7 @@ class Display:
                 ProgressBar(stage.total, min(stage.done, stage.total), 24) if counted else "",
                 Text(f"{stage.done}/{stage.total}" if counted else ""),
                 Text(f"{seconds:.0f} s", style="dim"),
+                Text(plain(stage.note)[:60]),
             )
         return grid
 

@@ -23,7 +23,7 @@ from schemas.errors import EnvironmentProblem
 OLDEST = {"extract": (3, 8), "build": (3, 10)}
 NEEDED = {
     "extract": ("numpy", "h5py", "protobuf"),
-    "build": ("numpy", "h5py", "tensorflow", "keras"),
+    "build": ("numpy", "h5py", "igraph", "jinja2", "tensorflow", "keras"),
 }
 ALSO_KNOWN_AS = {
     "tensorflow": ("tensorflow-cpu", "tensorflow-macos", "tf-nightly", "tf-nightly-cpu")

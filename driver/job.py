@@ -88,7 +88,7 @@ def run_job(
     """`result_of` for a job with a worker of its own, which is gone afterwards.
 
     Args:
-        stage: `extract` or `build`.
+        stage: of `driver.worker.PACKAGES`.
         argv: the worker's command line.
         work: takes its log.
         python: the interpreter the user named, if one was.
@@ -127,7 +127,8 @@ def _show(event: dict[str, Any], worker: Worker, show: Display) -> None:
         show.warning(str(event.get("message", "")))
     elif kind == "progress":
         task = str(event.get("task", ""))
-        show.progress(worker.stage, task, _count(event, "done"), _count(event, "total"))
+        done, total, note = _count(event, "done"), _count(event, "total"), event.get("note", "")
+        show.progress(worker.stage, task, done, total, str(note))
 
 
 def _count(event: dict[str, Any], name: str) -> int:

@@ -25,6 +25,15 @@ class Options:
     """
 
     formats: str | None = None
+    quantize: str | None = None
+    calibration: Path | None = None
+    allow_large: bool = False
+    swap_rgb: bool = False
+    transpose_hw: bool = False
+    input_layout: str | None = None
+    dynamic_size: bool = False
+    bake_preprocess: bool = False
+    bake_normalization: bool = False
     tolerance: float | None = None
     reference: Path | None = None
     no_reference: bool = False
@@ -39,6 +48,8 @@ class Options:
     ignore_unknown: bool = False
     allow_missing: bool = False
     mean: tuple[str, ...] = ()
+    preprocess: str | None = None
+    labels: Path | None = None
     reader: str | None = None
     extract_python: str | None = None
     build_python: str | None = None
@@ -72,13 +83,14 @@ class Options:
         if weights is not None:
             argv.append(path_argument(weights))
         argv += ["-o", path_argument(out)]
-        switches = ("no_reference", "keep_losses", "ignore_unknown", "allow_missing")
-        argv += [f"--{name.replace('_', '-')}" for name in switches if getattr(self, name)]
+        argv += self._switched("no_reference", "keep_losses", "ignore_unknown", "allow_missing")
         argv += _given(
             phase=self.phase,
             level=self.level,
             outputs=self.outputs,
             reader=self.reader,
+            preprocess=self.preprocess,
+            labels=self.labels,
         )
         argv += [f"--stage={stage}" for stage in self.stage]
         argv += [f"--input-shape={shape}" for shape in self.input_shape]
@@ -91,11 +103,25 @@ class Options:
         argv = [path_argument(net), "-o", path_argument(out)]
         argv += _given(
             formats=self.formats,
+            quantize=self.quantize,
+            calibration=self.calibration,
+            input_layout=self.input_layout,
             tolerance=self.tolerance,
             reference=self.reference,
         )
-        argv += self._plugins()
-        return [*argv, "--force"] if self.force else argv
+        argv += self._switched(
+            "allow_large",
+            "swap_rgb",
+            "transpose_hw",
+            "dynamic_size",
+            "bake_preprocess",
+            "bake_normalization",
+            "force",
+        )
+        return [*argv, *self._plugins()]
+
+    def _switched(self, *names: str) -> list[str]:
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name)]
 
     def _plugins(self) -> list[str]:
         return [f"--plugin={folder}" for folder in self.plugin]

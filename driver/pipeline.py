@@ -146,8 +146,11 @@ def verify(out: Path, options: Options, show: Display, verbose: bool = False) ->
         )
     check_input(options.reference)
     argv = [path_argument(out), "--verify"]
-    if options.reference is not None:
-        argv.append(f"--reference={options.reference}")
+    argv += [
+        f"--{name}={path}"
+        for name, path in (("reference", options.reference), ("calibration", options.calibration))
+        if path is not None
+    ]
     with ScratchSpace("verify") as work:
         result = run_job(
             "build",

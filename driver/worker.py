@@ -1,7 +1,7 @@
 """Starts one worker, reads its events, and ends it.
 
-A worker is `stage_extract` or `stage_build` under an interpreter of its own, in a session of its
-own (so that whatever it starts ends with it), with a pipe for its events and a log for its noise.
+A worker is one of `PACKAGES` under an interpreter of its own, in a session of its own (so that
+whatever it starts ends with it), with a pipe for its events and a log for its noise.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds the packages of both stages."""
 
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
-PACKAGES = {"extract": "stage_extract", "build": "stage_build"}
+PACKAGES = {
+    "extract": "stage_extract",
+    "build": "stage_build",
+    "validate": "stage_build.validation",
+}
 
 GRACE = 1.0
 """Seconds between asking a worker to end (SIGTERM) and ending it (SIGKILL)."""
@@ -55,7 +59,7 @@ class StageFailed(Exception):
 
     Attributes:
         error: what went wrong.
-        stage: `extract` or `build`.
+        stage: of `PACKAGES`.
         traceback: the worker's own, or empty.
         worst: the worst blob of a failed verification, as the worker reported it.
         said: the last lines the worker printed, where they are the only clue.
@@ -128,7 +132,7 @@ class Worker:
     Whoever starts one does so `shielded`, until he can end it.
 
     Args:
-        stage: `extract` or `build`.
+        stage: of `PACKAGES`.
         argv: its command line, without the options about events.
         log: the file that takes its stdout and stderr; appended to.
         python: the interpreter's command.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,13 @@ from schemas import memory
 from schemas.errors import UsageError
 from schemas.events import Events, peak_bytes
 from schemas.graph import Net
-from schemas.interchange import read, weight_bytes
-from stage_build import codegen, publish
+from schemas.interchange import Interchange, read, weight_bytes
+from stage_build import codegen, images, passes, publish, sizes
+from stage_build.delivery import FORMATS, SERVED, Delivery
 from stage_build.helper import Helper
-from stage_build.lowering.registry import lower
+from stage_build.lowering.registry import Lowered, lower, require_held
+from stage_build.page import write_page
 from stage_build.report import failure, make_report, write_report
-
-# Each form of the model -> the file or folder in the result that says it is there.
-ARTEFACTS = {"class": "weights.npz", "keras": "model.keras", "saved_model": "saved_model"}
 
 # Above this, exporting and checking at once would hold the weights too many times over.
 TOGETHER = 256 * 1024**2
@@ -33,7 +33,7 @@ class Job:
     Attributes:
         net_file: the interchange file.
         out: the folder that the result becomes.
-        formats: of `ARTEFACTS`, the class first.
+        delivery: what is made, and how it is to be used.
         tolerance: relative, per blob; see `verify.compare`.
         reference: a user's own activations (npz), compared too.
         force: replace an earlier result.
@@ -44,7 +44,7 @@ class Job:
 
     net_file: Path
     out: Path
-    formats: tuple[str, ...]
+    delivery: Delivery
     tolerance: float
     reference: Path | None = None
     force: bool = False
@@ -63,7 +63,7 @@ class Helpers:
     @classmethod
     def start(cls) -> Helpers:
         """Starts both."""
-        return cls(Helper("stage_build.export"), Helper("stage_build.check"))
+        return cls(Helper("stage_build.artefacts.export"), Helper("stage_build.artefacts.check"))
 
     def close(self) -> None:
         """Ends both."""
@@ -84,30 +84,36 @@ def build(job: Job, helpers: Helpers, events: Events) -> dict[str, Any]:
     publish.check_failed(failed)
     events.progress("open", 0, 1)
     content = read(job.net_file)
-    lowered = lower(content.net, content.weights)
+    weights = weight_bytes(content)
+    _require_possible(content, job.delivery)
+    delivered = content
+    if job.delivery.swap_rgb:
+        delivered = _with(content, *passes.reversed_channels(content.net, content.weights))
+    lowered = lower(delivered.net, delivered.weights)
+    require_held(lowered, job.delivery.formats)
     _require_memory(content.net)
     events.progress("opened", 1, 1)
-    weights = weight_bytes(content)
-    publish.require_space(job.out.parent, len(job.formats) * weights + 64 * 1024**2)
+    publish.require_space(job.out.parent, len(job.delivery.formats) * weights + 64 * 1024**2)
     with publish.staged(job.out, failed) as folder:
-        codegen.write_package(folder, content, lowered)
-        codegen.write_weights(
-            folder / "weights.npz",
-            lowered,
-            lambda done, total: events.progress("weights", done, total),
-        )
+        _write(folder, delivered, lowered, job.delivery, events)
+        _write_served(folder, delivered, job.delivery, events)
         seconds = {"generate": time.monotonic() - started}
         results, peaks = _export_and_check(
             job, folder, helpers, events, seconds, weights <= TOGETHER
         )
         report = make_report(content, results, job.tolerance)
+        report["delivery"] = job.delivery.document()
+        for name, part in report["artefacts"].items():
+            part["bytes"] = publish.size(folder / FORMATS[name].file)
+        shutil.rmtree(folder / SERVED, ignore_errors=True)
         report["seconds"] = {**seconds, "build": time.monotonic() - started}
         report["peak_bytes"] = {"build": peak_bytes(), **peaks}
         if job.extract_report:
             report["seconds"]["extract"] = job.extract_report.get("seconds")
             report["peak_bytes"]["extract"] = job.extract_report.get("peak_bytes")
-        _place(folder, job)
         write_report(folder, report)
+        write_page(folder, content, report, codegen.statements(content.net, lowered))
+        _place(folder, job)  # last: what is read of net.h5 is read where it lies
         if report["status"] != "ok":
             raise failure(content, report)
     return {
@@ -115,6 +121,50 @@ def build(job: Job, helpers: Helpers, events: Events) -> dict[str, Any]:
         "notes": report["notes"],
         "peak_bytes": report["peak_bytes"],
     }
+
+
+def _require_possible(content: Interchange, delivery: Delivery) -> None:
+    """Refuses what cannot be delivered of this net, before any work.
+
+    Raises:
+        UsageError, UnsupportedModel: see `Delivery.require_size`, `images.require` and
+            `sizes.require_any_size`.
+    """
+    delivery.require_size(weight_bytes(content))
+    images.require(content, delivery)
+    if delivery.dynamic_size:
+        sizes.require_any_size(content.net, content.weights)
+
+
+def _with(content: Interchange, net: Net, weights: Any) -> Interchange:
+    return replace(content, net=net, weights=weights)
+
+
+def _write(
+    folder: Path,
+    content: Interchange,
+    lowered: Sequence[Lowered],
+    delivery: Delivery,
+    events: Events,
+) -> None:
+    """Writes the class and its weights."""
+    codegen.write_package(folder, content, lowered, delivery)
+    codegen.write_weights(
+        folder / "weights.npz",
+        lowered,
+        lambda done, total: events.progress("weights", done, total),
+    )
+
+
+def _write_served(folder: Path, content: Interchange, delivery: Delivery, events: Events) -> None:
+    """Writes the class of the net as it is served, where it is wanted and is another."""
+    if not any(FORMATS[name].served for name in delivery.formats):
+        return
+    net, weights = passes.folded(content.net, content.weights)
+    if len(net.layers) < len(content.net.layers):
+        (folder / SERVED).mkdir()
+        served = _with(content, net, weights)
+        _write(folder / SERVED, served, lower(net, weights), delivery, events)
 
 
 def _require_memory(net: Net) -> None:
@@ -149,14 +199,21 @@ def _export_and_check(
     Returns:
         Artefact -> what its check showed, and the peak memory of both processes.
     """
-    exports = tuple(name for name in job.formats if name != "class")
+    exports = tuple(name for name in job.delivery.formats if name != "class")
     peaks: dict[str, int] = {}
-    checks = _Checks(helpers.checker, folder, job.net_file, job.tolerance, job.reference)
+    checks = _Checks(
+        helpers.checker,
+        folder,
+        job.net_file,
+        job.tolerance,
+        job.reference,
+        job.delivery.calibration,
+    )
     if together:
         checks.ask("class")
     if exports:
         events.progress("export", 0, 1)
-        helpers.exporter.ask(folder=str(folder), formats=list(exports))
+        helpers.exporter.ask(folder=str(folder), **job.delivery.document())
         exported = helpers.exporter.answer()
         helpers.exporter.rest()
         seconds.update(exported["seconds"])
@@ -181,6 +238,7 @@ class _Checks:
     net_file: Path
     tolerance: float
     reference: Path | None
+    calibration: str | None
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def ask(self, artefact: str) -> None:
@@ -192,6 +250,7 @@ class _Checks:
             tolerance=self.tolerance,
             reference=str(self.reference) if is_class and self.reference else None,
             rounding=None if is_class else self.results.get("class", {}).get("rounding"),
+            calibration=self.calibration,
         )
 
     def answer(self, artefact: str) -> dict[str, Any]:
@@ -210,7 +269,12 @@ def _place(folder: Path, job: Job) -> None:
 
 
 def verify(
-    out: Path, tolerance: float, reference: Path | None, helpers: Helpers, events: Events
+    out: Path,
+    tolerance: float,
+    reference: Path | None,
+    calibration: str | None,
+    helpers: Helpers,
+    events: Events,
 ) -> dict[str, Any]:
     """Proves a converted model again, from the folder alone; returns the fields of `result`.
 
@@ -223,11 +287,11 @@ def verify(
     events.progress("open", 0, 1)
     content = read(out / "net.h5")
     events.progress("opened", 1, 1)
-    there = [artefact for artefact, file in ARTEFACTS.items() if (out / file).exists()]
+    there = [name for name, format_ in FORMATS.items() if (out / format_.file).exists()]
     if not there:
-        expected = ", ".join(ARTEFACTS.values())
+        expected = ", ".join(format_.file for format_ in FORMATS.values())
         raise UsageError(f"none of {expected} is there", str(out), "pass a converted model")
-    checks = _Checks(helpers.checker, out, out / "net.h5", tolerance, reference)
+    checks = _Checks(helpers.checker, out, out / "net.h5", tolerance, reference, calibration)
     for place, artefact in enumerate(there):
         events.progress(f"verify {artefact}", place, len(there))
         checks.ask(artefact)

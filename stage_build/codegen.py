@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import functools
 import json
-import pkgutil
 import re
+import textwrap
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,11 @@ import numpy as np
 
 from schemas.graph import Net
 from schemas.interchange import Interchange
-from stage_build import layout
-from stage_build.lowering.registry import Call, Lowered, runtime_file
+from stage_build import layout, learning, sizes
+from stage_build.caffe_layers import calls_name, module_source, runtime_source
+from stage_build.delivery import Delivery
+from stage_build.images import FAMILY, Images, images_of, write_labels
+from stage_build.lowering.registry import Call, Lowered
 from stage_build.names import Namespace, class_name
 from stage_build.printing import (
     WIDTH,
@@ -29,6 +32,7 @@ from stage_build.printing import (
     parenthesised,
     wrapped,
     wrapped_call,
+    wrapped_tuple,
 )
 from stage_build.verify import unreached
 
@@ -42,15 +46,42 @@ def load():
     return {name}()
 '''
 
-_MAIN = '''"""Prints what the net is: inputs, outputs, layers."""
+_MAIN = '''"""Classifies the images that are named to it; without any, prints what the net is."""
+
+import sys
 
 from . import load
 
-net = load()
-net.model.summary()
-for kind in ("inputs", "outputs"):
-    for name, here in net.names[kind].items():
-        print(f"{kind[:-1]} {name!r}: {here}")
+
+def describe(net):
+    """Prints layers, inputs and outputs."""
+    net.model.summary()
+    for kind in ("inputs", "outputs"):
+        for name, here in net.names[kind].items():
+            print(f"{kind[:-1]} {name!r}: {here}")
+
+
+def classify(net, paths):
+    """Prints the best classes of each image; returns 1 if there is one without, else 0."""
+    failed = 0
+    for path in paths:
+        try:
+            best = net.classify(path)
+        except (OSError, ValueError) as error:
+            print(error, file=sys.stderr)
+            failed = 1
+        else:
+            print(path)
+            for label, probability in best:
+                print(f"{probability:10.4f}  {label}")
+    return failed
+
+
+if __name__ == "__main__":
+    network = load()
+    if len(sys.argv) == 1:
+        sys.exit(describe(network))
+    sys.exit(classify(network, sys.argv[1:]))
 '''
 
 
@@ -83,18 +114,32 @@ class Names:
         }
 
 
-def write_package(folder: Path, content: Interchange, lowered: Sequence[Lowered]) -> None:
+def write_package(
+    folder: Path,
+    content: Interchange,
+    lowered: Sequence[Lowered],
+    delivery: Delivery = Delivery(),  # noqa: B008  it is frozen
+) -> None:
     """Writes the class and what it needs, but the weights, into `folder`."""
     net = content.net
     names = _names(net, lowered)
     title = _title(content)
     name = class_name(net.name)
+    families = {item.family for item in lowered}
+    images = images_of(content, layout.Door(**delivery.door()))
+    if images is not None:
+        families.add(FAMILY)
+        images.write(folder)
+    write_labels(folder, content.labels)
     files = {
         "__init__.py": _INIT.format(title="\n".join(docstring(title)), name=name),
         "__main__.py": _MAIN,
-        "model.py": _model_source(net, lowered, names, title, name),
-        "caffe_layers.py": runtime_source(sorted({item.family for item in lowered})),
-        "names.json": json.dumps(names.document(net), indent=1, ensure_ascii=True) + "\n",
+        "model.py": _model_source(net, lowered, names, title, name, delivery, images),
+        "caffe_layers.py": runtime_source(sorted(families)),
+        "names.json": json.dumps(
+            {**names.document(net), **delivery.facts()}, indent=1, ensure_ascii=True
+        )
+        + "\n",
     }
     for file, text in files.items():
         (folder / file).write_text(text, "utf-8")
@@ -166,22 +211,35 @@ def _variables(net: Net, lowered: Sequence[Lowered], inputs: dict[str, str]) -> 
 # model.py
 
 
-def _model_source(net: Net, lowered: Sequence[Lowered], names: Names, title: str, name: str) -> str:
+def _model_source(
+    net: Net,
+    lowered: Sequence[Lowered],
+    names: Names,
+    title: str,
+    name: str,
+    delivery: Delivery,
+    images: Images | None,
+) -> str:
+    door = layout.Door(**delivery.door())
+    sides = sizes.free_sides(net) if delivery.dynamic_size else {}
+
     def tensor(key: str) -> tuple[int | None, ...]:
-        free = net.free_axes(key)
-        shape = net.blobs[key].shape
-        return layout.tensor_order([None if i in free else side for i, side in enumerate(shape)])
+        free, shape = (*net.free_axes(key), *sides.get(key, ())), net.blobs[key].shape
+        return door.input_order([None if i in free else side for i, side in enumerate(shape)])
 
     def described(keys: Sequence[str], known: dict[str, str]) -> str:
         texts = []
         for key in keys:
             named = [str(side) for side in net.blobs[key].shape]
+            for axis in sides.get(key, ()):
+                named[axis] = "HW"[axis - 2] if key in net.inputs else "any"
             for axis in net.free_axes(key):
                 named[axis] = "N" if axis == net.blobs[key].batch else "T"
             varying = net.blobs[key].varying
             if varying is not None:
                 named[varying] = "rows"
-            texts.append(f"{known[key]} ({', '.join(layout.tensor_order(named))})")
+            order = door.input_order if key in net.inputs else door.output_order
+            texts.append(f"{known[key]} ({', '.join(order(named))})")
         return ", ".join(texts)
 
     summary = (
@@ -197,13 +255,41 @@ def _model_source(net: Net, lowered: Sequence[Lowered], names: Names, title: str
         *docstring(summary, "    "),
         "",
         *wrapped("    inputs = ", {names.inputs[key]: tensor(key) for key in net.inputs}),
+        *_frozen(lowered, names),
+        *(images.lines() if images else ()),
         "",
         *wrapped_call("    def graph(", ["self", *(names.inputs[k] for k in net.inputs)], "):"),
     ]
+    spatial = [names.inputs[key] for key in net.inputs if len(net.blobs[key].shape) == 4]
+    for image in spatial if door.layout == "nchw" else ():
+        lines.append(f'        {image} = self.from_nchw({image}, name="{image}__nhwc")')
+    for image in spatial if door.transposed else ():
+        lines.append(f'        {image} = self.transposed({image}, name="{image}__turned")')
     for item in lowered:
         lines += _statement(item, names)
-    outputs = {names.outputs[key]: Code(names.variables[key]) for key in net.outputs}
+    outputs = {}
+    for key in net.outputs:
+        code = names.variables[key]
+        if door.transposed and len(net.blobs[key].shape) == 4:
+            code = f'self.transposed({code}, name="{names.outputs[key]}__upright")'
+        outputs[names.outputs[key]] = Code(code)
     return "\n".join([*lines, *wrapped("        return ", outputs), ""])
+
+
+def _frozen(lowered: Sequence[Lowered], names: Names) -> list[str]:
+    """The class attribute that names the layers which training leaves alone, if there are any."""
+    layers = [item.site.layer for item in lowered if not item.call.alias]
+    found = [names.layers[layer.name] for layer in layers if learning.frozen(layer)]
+    return wrapped_tuple("    frozen = ", found) if found else []
+
+
+def statements(net: Net, lowered: Sequence[Lowered]) -> dict[str, str]:
+    """Layer name -> the statement of model.py that it became."""
+    names = _names(net, lowered)
+    return {
+        item.site.layer.name: textwrap.dedent("\n".join(_statement(item, names)))
+        for item in lowered
+    }
 
 
 def _statement(item: Lowered, names: Names) -> list[str]:
@@ -243,7 +329,7 @@ def _arguments(call: Call, family: str) -> list[str]:
 
 def _parameters(family: str) -> dict[str, dict[str, str]]:
     """Method -> parameter -> its default as source ("" for none), read without importing Keras."""
-    return _methods(_module_source(family), calls_name(family))
+    return _methods(module_source(family), calls_name(family))
 
 
 @functools.lru_cache(maxsize=64)
@@ -268,81 +354,6 @@ def _defaults(arguments: ast.arguments) -> dict[str, str]:
 
 def _source(node: ast.expr) -> str:
     return literal(ast.literal_eval(node))
-
-
-# caffe_layers.py
-
-
-def calls_name(family: str) -> str:
-    """The class in a runtime module that holds the family's calls: ``InnerProductCalls``."""
-    return "".join(word.capitalize() for word in family.split("_")) + "Calls"
-
-
-def runtime_source(families: Sequence[str]) -> str:
-    """caffe_layers.py: the runtime's base, the named families and the families those build on."""
-    modules = _with_needed(["base", *families])
-    imports, bodies = set(), []
-    for module in modules:
-        source = _module_source(module)
-        tree = ast.parse(source)
-        lines = source.splitlines()
-        body_start = 0
-        for node in tree.body:
-            docstring = node is tree.body[0] and isinstance(node, ast.Expr)
-            if isinstance(node, (ast.Import, ast.ImportFrom)):
-                if not _runtime_import(node):
-                    imports.add(ast.unparse(node))
-            elif not docstring:
-                break
-            body_start = node.end_lineno or 0
-        bodies.append("\n".join(lines[body_start:]).strip("\n"))
-    bases = ", ".join(["BaseNetwork", *(calls_name(m) for m in modules if _has_calls(m))])
-    network = f'class Network({bases}):\n    """A Keras model made of the calls above."""'
-    packages = {i for i in imports if i.split()[1] in ("keras", "numpy", "tensorflow")}
-    head = '"""What the class beside this file is made of: Keras layers with Caffe\'s meaning."""'
-    # `import` goes before `from`, as ruff and isort have it.
-    imports_first = functools.partial(sorted, key=lambda line: (line.startswith("from"), line))
-    blocks = [head, *("\n".join(imports_first(p)) for p in (imports - packages, packages))]
-    return "\n\n".join([*blocks, "\n\n\n".join([*bodies, network])]) + "\n"
-
-
-def _module_source(module: str) -> str:
-    plugin = runtime_file(module)
-    if plugin is not None:
-        return plugin.read_text("utf-8")
-    data = pkgutil.get_data("stage_build.runtime", f"{module}.py")
-    if data is None:
-        raise FileNotFoundError(f"stage_build/runtime/{module}.py")
-    return data.decode()
-
-
-def _has_calls(module: str) -> bool:
-    return f"class {calls_name(module)}(" in _module_source(module)
-
-
-def _with_needed(modules: Sequence[str]) -> list[str]:
-    """The modules in an order in which each comes after those it imports."""
-    ordered: list[str] = []
-
-    def visit(module: str) -> None:
-        if module in ordered:
-            return
-        for node in ast.parse(_module_source(module)).body:
-            needed = _runtime_import(node)
-            if needed:
-                visit(needed)
-        ordered.append(module)
-
-    for module in modules:
-        visit(module)
-    return ordered
-
-
-def _runtime_import(node: ast.AST) -> str:
-    """The runtime module that an import statement names, else nothing."""
-    start = "stage_build.runtime."
-    module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
-    return module[len(start) :] if module.startswith(start) else ""
 
 
 # weights.npz

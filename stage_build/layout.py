@@ -5,8 +5,9 @@ A 4-axis blob is NHWC in TensorFlow; a blob of any other rank keeps Caffe's orde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +26,64 @@ def to_tensor(blob: np.ndarray) -> np.ndarray:
 def to_blob(tensor: np.ndarray) -> np.ndarray:
     """A tensor's values as Caffe holds them."""
     return np.ascontiguousarray(tensor.transpose(_TO_BLOB)) if tensor.ndim == 4 else tensor
+
+
+@dataclass(frozen=True)
+class Door:
+    """How a model's inputs and outputs stand to Caffe's blobs; only those of four axes differ.
+
+    Attributes:
+        layout: ``nhwc`` or ``nchw``, of inputs.
+        swapped: inputs of three channels have them in reverse.
+        transposed: height and width have changed places, in inputs and outputs.
+    """
+
+    layout: str = "nhwc"
+    swapped: bool = False
+    transposed: bool = False
+
+    @classmethod
+    def of(cls, names: Mapping[str, Any]) -> Door:
+        """The door of a result, from its names.json."""
+        return cls(**names.get("door", {}))
+
+    def feed(self, blob: np.ndarray) -> np.ndarray:
+        """An input of Caffe's as the model takes it."""
+        if blob.ndim != 4:
+            return blob
+        turned = self._turned(self._swapped(blob))
+        return np.ascontiguousarray(turned) if self.layout == "nchw" else to_tensor(turned)
+
+    def taken(self, tensor: np.ndarray) -> np.ndarray:
+        """An input of the model as Caffe has it: the reverse of `feed`."""
+        if tensor.ndim != 4:
+            return tensor
+        blob = tensor if self.layout == "nchw" else to_blob(tensor)
+        return np.ascontiguousarray(self._swapped(self._turned(blob)))
+
+    def given(self, tensor: np.ndarray) -> np.ndarray:
+        """An output of the model as Caffe has it."""
+        blob = to_blob(tensor)
+        return np.ascontiguousarray(self._turned(blob)) if blob.ndim == 4 else blob
+
+    def input_order(self, per_axis: Sequence[T]) -> tuple[T, ...]:
+        """One value for each of an input blob's axes, in the order of the model's axes."""
+        values = self._turned_order(per_axis)
+        return values if self.layout == "nchw" else tensor_order(values)
+
+    def output_order(self, per_axis: Sequence[T]) -> tuple[T, ...]:
+        """The same of an output."""
+        return tensor_order(self._turned_order(per_axis))
+
+    def _turned_order(self, per_axis: Sequence[T]) -> tuple[T, ...]:
+        turned = self.transposed and len(per_axis) == 4
+        return tuple(per_axis[axis] for axis in (0, 1, 3, 2)) if turned else tuple(per_axis)
+
+    def _swapped(self, blob: np.ndarray) -> np.ndarray:
+        return blob[:, ::-1] if self.swapped and blob.shape[1] == 3 else blob
+
+    def _turned(self, blob: np.ndarray) -> np.ndarray:
+        return blob.swapaxes(2, 3) if self.transposed else blob
 
 
 def tensor_order(per_axis: Sequence[T]) -> tuple[T, ...]:

@@ -76,6 +76,16 @@ def wrapped(start: str, mapping: dict[str, Any]) -> list[str]:
     return [*lines, f"{indent}}}"]
 
 
+def wrapped_tuple(start: str, values: Sequence[Any]) -> list[str]:
+    """``start(...)``, filled lines of values where one line is too short."""
+    line = start + literal(tuple(values))
+    if len(line) <= WIDTH:
+        return [line]
+    indent = _indent(start)
+    inner = filled([f"{literal(value)}," for value in values], indent + "    ")
+    return [f"{start}(", *inner, f"{indent})"]
+
+
 def wrapped_call(start: str, arguments: Sequence[str], end: str) -> list[str]:
     """``start(arguments)``, an argument a line where they do not fit into two."""
     line = start + ", ".join(arguments) + end

@@ -96,6 +96,12 @@ def _replace(partial: Path, out: Path) -> None:
         partial.rename(out)
 
 
+def size(path: Path) -> int:
+    """The bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def require_space(folder: Path, needed: int) -> None:
     """Raises an EnvironmentProblem where `needed` bytes are not free."""
     free = shutil.disk_usage(folder).free

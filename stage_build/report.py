@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -11,8 +12,12 @@ from typing import Any
 import numpy as np
 
 from schemas.errors import ConversionError, UsageError, VerificationFailed, listed
-from schemas.interchange import Interchange
+from schemas.graph import Net
+from schemas.interchange import Interchange, array_shape
+from stage_build import learning
 
+# What an artefact was held to, see `check.check_artefact`.
+PARTS = ("recorded", "batch", "sizes", "twin", "user")
 PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "h5py")
 
 
@@ -30,18 +35,22 @@ def make_report(
     """
     artefacts = {}
     for name, result in results.items():
-        shown = result["recorded"] or result["user"]
+        shown = result["recorded"] or result["user"] or result.get("twin")
         if shown:
             artefacts[name] = {
                 "passed": shown["passed"],
                 "worst": shown["worst"],
                 "blobs": shown["blobs"],
+                "quantized": result.get("quantized"),
+                "sizes": result.get("sizes"),
+                "twin": result.get("twin"),
             }
     main = results.get("class", {})
     picked = sorted({key for result in results.values() for key in result.get("picked", [])})
     return {
         **verdict(content, results),
         "net": content.net.name,
+        "parameters": sum(math.prod(array_shape(content.weights, key)) for key in content.weights),
         "tolerance": tolerance,
         "blobs": artefacts["class"]["blobs"] if "class" in artefacts else [],
         "artefacts": artefacts,
@@ -58,6 +67,7 @@ def make_report(
             *content.notes,
             *_about_rounding(main.get("rounding", {}), tolerance),
             *_about_picks(picked),
+            *_about_learning(content.net),
         ],
         "versions": versions(),
     }
@@ -86,6 +96,17 @@ def _about_picks(picked: list[str]) -> list[str]:
     ]
 
 
+def _about_learning(net: Net) -> list[str]:
+    """The note that tells of learning rates that Keras has no place for."""
+    partly = learning.partly_frozen(net)
+    if not partly:
+        return []
+    return [
+        f"lr_mult is 0 for some, but not all, parameters of {listed([*map(repr, partly)])}; Keras "
+        "freezes whole layers, so these stay trainable"
+    ]
+
+
 def write_report(folder: Path, report: dict[str, Any]) -> None:
     """Writes report.json."""
     (folder / "report.json").write_text(
@@ -108,6 +129,8 @@ def failure(content: Interchange, report: dict[str, Any]) -> ConversionError:
     if culprit:
         where = f"{culprit['layer']!r} ({culprit['type']}, line {culprit['line']})"
         hint = f"fed the reference's own bottoms, layer {where} is the first that differs; {hint}"
+    if report["cause"]:
+        hint = f"{report['cause']}; {hint}"
     error = VerificationFailed(
         f"blob {first['name']!r} of the {first['artefact']} differs from the "
         f"{first['against']} reference: {found}",
@@ -130,7 +153,8 @@ def versions() -> dict[str, str]:
 
 
 def verdict(content: Interchange, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What all artefacts together showed: status, the worst blob, the first failure, the culprit.
+    """What all artefacts together showed: status, the worst blob, the first failure, the culprit,
+    and the likely cause.
 
     Raises:
         UsageError: there was nothing to verify against.
@@ -138,7 +162,7 @@ def verdict(content: Interchange, results: dict[str, dict[str, Any]]) -> dict[st
     parts = [
         (artefact, part, result[part])
         for artefact, result in results.items()
-        for part in ("recorded", "batch", "user")
+        for part in PARTS
         if result.get(part)
     ]
     if not parts:
@@ -157,14 +181,17 @@ def verdict(content: Interchange, results: dict[str, dict[str, Any]]) -> dict[st
             blob["max_error"] / blob["magnitude"] if blob["magnitude"] else blob["max_error"]
         )
 
-    worst = max((outcome["worst"] for _, _, outcome in (failed or parts)), key=relative)
+    # A quantised model is held to limits of its own: its error is not the conversion's.
+    exact = [part for part in parts if not results[part[0]].get("quantized")]
+    worst = max((outcome["worst"] for _, _, outcome in (failed or exact or parts)), key=relative)
     first = None
     if failed:
         artefact, part, outcome = failed[0]
         first = {"artefact": artefact, "against": part, **outcome["first_failure"]}
-    culprit = next(
-        (result["culprit"] for result in results.values() if result.get("culprit")), None
+    culprit = dict(
+        next((result["culprit"] for result in results.values() if result.get("culprit")), {})
     )
+    cause = culprit.pop("cause", "")
     return {
         "status": "failed" if failed else "ok",
         "worst": {
@@ -172,5 +199,6 @@ def verdict(content: Interchange, results: dict[str, dict[str, Any]]) -> dict[st
             "error": relative(worst) if relative(worst) < np.inf else None,
         },
         "first_failure": first,
-        "culprit": culprit,
+        "culprit": culprit or None,
+        "cause": cause,
     }

@@ -12,7 +12,6 @@ import numpy as np
 
 from schemas.errors import MalformedModel, VerificationFailed, listed
 from schemas.graph import Net
-from stage_build import layout
 
 LAYER_TOLERANCE = 1e-5
 # Past this, a difference is not put down to rounding, whatever each layer alone shows.
@@ -237,7 +236,7 @@ def check(
     A blob without rows, in both, shows nothing and is left out of the outcome.
 
     Args:
-        run: (inputs by key, keys wanted) -> values by key, in TensorFlow's layout.
+        run: (inputs by key, keys wanted) -> values by key, in Caffe's order.
         inputs: by key, in Caffe's order.
         want: by key, in Caffe's order.
         undefined: see `undefined_blobs`.
@@ -248,9 +247,9 @@ def check(
     """
     if not want:
         raise VerificationFailed("the reference has no blob that the model has: nothing is proven")
-    got = run({key: layout.to_tensor(value) for key, value in inputs.items()}, list(want))
+    got = run(inputs, list(want))
     judge = Judge(net, tolerance, undefined, rounding)
-    compared = [judge(key, layout.to_blob(got.pop(key)), want[key]) for key in ordered(net, want)]
+    compared = [judge(key, got.pop(key), want[key]) for key in ordered(net, want)]
     shown = tuple(blob for blob in compared if not blob.passed or 0 not in blob.shape)
     if not shown:
         raise VerificationFailed(

@@ -12,11 +12,19 @@ from typing import Any, NoReturn
 
 from schemas.errors import UsageError
 from schemas.events import Events
-from stage_build.build import ARTEFACTS, Helpers, Job, build, verify
+from stage_build.build import Helpers, Job, build, verify
+from stage_build.delivery import DEFAULT, FORMATS, LAYOUTS, QUANTIZATIONS, Delivery, chosen_formats
 from stage_build.lowering.registry import plugged_in
 from stage_build.verify import NET_TOLERANCE
 
-FORMATS = tuple(ARTEFACTS)
+SWITCHES = {
+    "allow-large": "make model.tflite and model.pb whatever the size of the weights",
+    "swap-rgb": "the model takes RGB where Caffe's takes BGR",
+    "transpose-hw": "images are height by width where Caffe's are width by height",
+    "dynamic-size": "images may have any height and width",
+    "bake-preprocess": "the SavedModel has a signature that takes encoded images",
+    "bake-normalization": "model.keras and model.tflite take pixels",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,7 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         "source", nargs="?", help="net.h5, or with --verify a converted model's folder"
     )
     parser.add_argument("-o", "--out", help="the folder to write")
-    parser.add_argument("--formats", default=",".join(FORMATS), help="of class, keras, saved_model")
+    parser.add_argument("--formats", default=",".join(DEFAULT), help=f"of {', '.join(FORMATS)}")
+    parser.add_argument("--quantize", choices=QUANTIZATIONS, help="of model.tflite")
+    parser.add_argument("--calibration", metavar="DIR", help="images for --quantize int8")
+    parser.add_argument("--input-layout", choices=LAYOUTS, default="nhwc", help="of images")
+    for switch, meaning in SWITCHES.items():
+        parser.add_argument(f"--{switch}", action="store_true", help=meaning)
     parser.add_argument("--tolerance", type=float, default=NET_TOLERANCE, help="relative, per blob")
     parser.add_argument("--reference", help="activations recorded elsewhere (npz)")
     parser.add_argument("--force", action="store_true", help="replace an earlier result")
@@ -98,13 +111,20 @@ def _result(options: argparse.Namespace, helpers: Helpers, events: Events) -> di
         raise UsageError(f"--tolerance should be between 0 and 1, found {options.tolerance}")
     reference = Path(options.reference) if options.reference else None
     if options.verify:
-        return verify(Path(options.source), options.tolerance, reference, helpers, events)
+        return verify(
+            Path(options.source),
+            options.tolerance,
+            reference,
+            options.calibration,
+            helpers,
+            events,
+        )
     if options.out is None:
         raise UsageError("-o OUT is needed", hint="see --help")
     job = Job(
         net_file=Path(options.source),
         out=Path(os.path.abspath(options.out)),
-        formats=_formats(options.formats),
+        delivery=_delivery(options),
         tolerance=options.tolerance,
         reference=reference,
         force=options.force,
@@ -118,10 +138,12 @@ def _result(options: argparse.Namespace, helpers: Helpers, events: Events) -> di
         return build(job, helpers, events)
 
 
-def _formats(text: str) -> tuple[str, ...]:
-    """The chosen formats in order; the class is what the others are made from, and always there."""
-    chosen = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in chosen if name not in FORMATS]
-    if unknown:
-        raise UsageError(f"--formats: unknown format {unknown[0]!r}; known: {', '.join(FORMATS)}")
-    return tuple(name for name in FORMATS if name == "class" or name in chosen)
+def _delivery(options: argparse.Namespace) -> Delivery:
+    switches = [name.replace("-", "_") for name in SWITCHES]
+    return Delivery(
+        formats=chosen_formats(options.formats),
+        quantize=options.quantize,
+        calibration=options.calibration,
+        input_layout=options.input_layout,
+        **{name: getattr(options, name) for name in switches},
+    )

@@ -8,7 +8,7 @@ from stage_build import layout
 from stage_build.lowering.registry import Call, Site, lowering
 
 
-@lowering("ReLU")
+@lowering("ReLU", any_size=True)
 def relu(site: Site) -> Call:
     made = site.meaning
     if made.limits is None:
@@ -19,7 +19,7 @@ def relu(site: Site) -> Call:
     )
 
 
-@lowering("PReLU")
+@lowering("PReLU", any_size=True)
 def prelu(site: Site) -> Call:
     rank = len(site.bottoms[0].shape)
     channels = layout.tensor_axis(1, rank) % rank
@@ -28,38 +28,43 @@ def prelu(site: Site) -> Call:
     return Call("prelu", {"shared_axes": shared or None}, lambda: [site.arrays[0].reshape(shape)])
 
 
-@lowering("ELU")
+@lowering("ELU", any_size=True)
 def elu(site: Site) -> Call:
     return Call("elu", {"alpha": site.meaning.alpha})
 
 
-@lowering("Sigmoid", "TanH", "BNLL")
+@lowering("Sigmoid", "TanH", any_size=True)
 def activation(site: Site) -> Call:
-    function = {"Sigmoid": "sigmoid", "TanH": "tanh", "BNLL": "softplus"}[site.layer.type]
-    return Call("activation", {0: function})
+    return Call("activation", {0: site.layer.type.lower()})
 
 
-@lowering("Swish")
+@lowering("BNLL", any_size=True)
+def bnll(site: Site) -> Call:
+    unheld = {"tflite": "values above 88 would become infinite"}
+    return Call("activation", {0: "softplus"}, unheld=unheld)
+
+
+@lowering("Swish", any_size=True)
 def swish(site: Site) -> Call:
     return Call("swish", {"beta": site.meaning.beta})
 
 
-@lowering("Clip")
+@lowering("Clip", any_size=True)
 def clip(site: Site) -> Call:
     return Call("clip", {0: site.meaning.min, 1: site.meaning.max})
 
 
-@lowering("Threshold")
+@lowering("Threshold", any_size=True)
 def threshold(site: Site) -> Call:
     return Call("threshold", {"threshold": site.meaning.threshold})
 
 
-@lowering("AbsVal")
+@lowering("AbsVal", any_size=True)
 def abs_val(site: Site) -> Call:
     return Call("abs_val")
 
 
-@lowering("Power")
+@lowering("Power", any_size=True)
 def power(site: Site) -> Call:
     made = site.meaning
     return Call("power", {"power": made.power, "scale": made.scale, "shift": made.shift})
@@ -71,25 +76,23 @@ def _exponent(site: Site) -> dict[str, Any]:
     return {"base": base, "scale": made.scale, "shift": made.shift}
 
 
-@lowering("Exp")
+@lowering("Exp", any_size=True)
 def exp(site: Site) -> Call:
     return Call("exp", _exponent(site))
 
 
-@lowering("Log")
+@lowering("Log", any_size=True)
 def log(site: Site) -> Call:
     return Call("log", _exponent(site))
 
 
-@lowering("Softmax")
+@lowering("Softmax", any_size=True)
 def softmax(site: Site) -> Call:
     rank = len(site.bottoms[0].shape)
     return Call("softmax", {"axis": layout.tensor_axis(site.meaning.axis % rank, rank)})
 
 
-@lowering("Dropout")
+@lowering("Dropout", any_size=True)
 def dropout(site: Site) -> Call:
     made = site.meaning
-    if not made.scale_train:
-        return Call("power", {"scale": 1.0 - made.dropout_ratio})
-    return Call("dropout", {0: made.dropout_ratio})
+    return Call("dropout", {0: made.dropout_ratio, "scale_train": made.scale_train})

@@ -10,10 +10,10 @@ from stage_build import layout
 from stage_build.lowering.registry import Call, Site, lowering
 
 
-@lowering("BatchNorm")
-@lowering("BatchNorm", dialect="nvidia")
-@lowering("BatchNorm", dialect="nvidia15")
-@lowering("BatchNorm", "MKLBatchNorm", dialect="intel")
+@lowering("BatchNorm", any_size=True)
+@lowering("BatchNorm", dialect="nvidia", any_size=True)
+@lowering("BatchNorm", dialect="nvidia15", any_size=True)
+@lowering("BatchNorm", "MKLBatchNorm", dialect="intel", any_size=True)
 def batch_norm(site: Site) -> Call:
     made, shape = site.meaning, site.bottoms[0].shape
     arguments: dict[str, Any] = {
@@ -32,6 +32,7 @@ def batch_norm(site: Site) -> Call:
     if made.stored:
         written = site.layer.fields.get("batch_norm_param", {})
         arguments["momentum"] = momentum(written.get("moving_average_fraction", 0.999))
+        arguments["use_global_stats"] = written.get("use_global_stats") is True
         return Call("batch_norm", arguments, weights)
     for switch in ("disable_mean", "disable_variance"):
         arguments[switch] = getattr(made, switch, False)

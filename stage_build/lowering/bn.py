@@ -9,9 +9,9 @@ from stage_build.lowering.batch_normalization import momentum
 from stage_build.lowering.registry import Call, Site, lowering
 
 
-@lowering("BN", dialect="pspnet")
-@lowering("BN", dialect="tsn")
-@lowering("BN", dialect="happynear")
+@lowering("BN", dialect="pspnet", any_size=True)
+@lowering("BN", dialect="tsn", any_size=True)
+@lowering("BN", dialect="happynear", any_size=True)
 def bn(site: Site) -> Call:
     made, axis = site.meaning, layout.tensor_axis(1, len(site.bottoms[0].shape))
     kept = site.layer.fields.get("bn_param", {}).get("momentum", 0.9)
@@ -20,11 +20,17 @@ def bn(site: Site) -> Call:
         stored = [site.arrays[i] for i in range(4)]
         return [*made.affine(stored), *made.statistics(stored)]
 
-    return Call("bn", {"axis": axis, "eps": made.epsilon, "momentum": momentum(kept)}, weights)
+    arguments = {
+        "axis": axis,
+        "eps": made.epsilon,
+        "momentum": momentum(kept),
+        "use_global_stats": made.frozen,
+    }
+    return Call("bn", arguments, weights)
 
 
-@lowering("BN", dialect="segnet")
-@lowering("BN", dialect="parsenet")
+@lowering("BN", dialect="segnet", any_size=True)
+@lowering("BN", dialect="parsenet", any_size=True)
 def bn_of_batch(site: Site) -> Call:
     made = site.meaning
     across_spatial = 3 in made.over()

@@ -22,7 +22,14 @@ def single_pads(pads: Sequence[tuple[int, int]]) -> Any:
     return single([before for before, _ in pads]) if even else tuple(pads)
 
 
-@lowering("Convolution")
+def _unheld(axes: int, dilation: Sequence[int] = (1,)) -> dict[str, str]:
+    """`Call.unheld` over so many spatial axes."""
+    if axes < 3 or (axes == 3 and max(dilation) == 1):
+        return {}
+    return {"tflite": "TensorFlow Lite convolves over three axes at most, then without dilation"}
+
+
+@lowering("Convolution", any_size=True)
 def convolution(site: Site) -> Call:
     made, shape = site.meaning, site.bottoms[0].shape
     size = made.spatial(shape)
@@ -40,7 +47,12 @@ def convolution(site: Site) -> Call:
     }
     if len(shape) != 4 or len(size) != 2:
         arguments |= {0: outputs, "group": group, "axis": len(shape) - len(size) - 1}
-        return Call("convolution_nd", arguments, lambda: _weights(site))
+        return Call(
+            "convolution_nd",
+            arguments,
+            lambda: _weights(site),
+            unheld=_unheld(len(size), geometry.dilation),
+        )
     # Keras's depthwise layer takes one stride for both sides, and none beside a dilation.
     square = geometry.stride[0] == geometry.stride[1]
     if (
@@ -58,7 +70,9 @@ def convolution(site: Site) -> Call:
     return Call("convolution", arguments, lambda: _weights(site))
 
 
-lowering("DepthwiseConvolution", "ConvolutionDepthwise", dialect="depthwise")(convolution)
+lowering("DepthwiseConvolution", "ConvolutionDepthwise", dialect="depthwise", any_size=True)(
+    convolution
+)
 
 
 @lowering("Convolution3D", dialect="c3d")
@@ -75,7 +89,7 @@ def convolution_3d(site: Site) -> Call:
     return Call("convolution_nd", arguments, lambda: _weights(site))
 
 
-@lowering("Deconvolution")
+@lowering("Deconvolution", any_size=True)
 def deconvolution(site: Site) -> Call:
     made, shape = site.meaning, site.bottoms[0].shape
     size = made.spatial(shape)
@@ -95,7 +109,7 @@ def deconvolution(site: Site) -> Call:
 
     if len(shape) != 4 or len(size) != 2:
         arguments["axis"] = len(shape) - len(size) - 1
-        return Call("deconvolution_nd", arguments, turned)
+        return Call("deconvolution_nd", arguments, turned, unheld=_unheld(len(size)))
     if made.group > 1 or max(window.dilation) > 1:
         return Call("deconvolution", arguments, turned)
     return Call(

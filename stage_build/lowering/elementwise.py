@@ -7,7 +7,7 @@ from stage_build.lowering.registry import Call, Site, lowering
 _OPERATIONS = {"SUM": "sum", "PROD": "product", "MAX": "max", "MIN": "min", "DIV": "quotient"}
 
 
-@lowering("Eltwise")
+@lowering("Eltwise", any_size=True)
 def eltwise(site: Site) -> Call:
     made = site.meaning
     if made.operation == "SUM" and any(coefficient != 1 for coefficient in made.coeff):
@@ -17,6 +17,6 @@ def eltwise(site: Site) -> Call:
     return Call("eltwise", {0: _OPERATIONS[made.operation]})
 
 
-@lowering("Axpy", dialect="senet")
+@lowering("Axpy", dialect="senet", any_size=True)
 def axpy(site: Site) -> Call:
     return Call("axpy")

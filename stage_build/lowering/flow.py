@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stage_build.lowering.registry import Call, Site, lowering
+from stage_build.lowering.registry import Call, Site, lowering, unheld_loop
 
 
 @lowering("FlowWarp", dialect="flownet2")
@@ -23,4 +23,5 @@ def correlation(site: Site) -> Call:
             "step": made.stride_2,
             "differences": made.correlation_type == "SUBTRACT",
         },
+        unheld=unheld_loop(site),
     )

@@ -6,6 +6,8 @@ from typing import Any
 
 from stage_build.lowering.registry import Call, Site, lowering
 
+_UNHELD = "over three axes or more, it moves more axes than TensorFlow Lite can"
+
 
 def _once(values: tuple[int, ...]) -> Any:
     """One number for equal ones."""
@@ -25,4 +27,5 @@ def im2col(site: Site) -> Call:
             "pad": _once(window.pad),
             "dilation": _once(window.dilation),
         },
+        unheld={"tflite": _UNHELD} if len(size) > 2 else {},
     )

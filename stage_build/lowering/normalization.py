@@ -6,7 +6,7 @@ from stage_build import layout
 from stage_build.lowering.registry import Call, Site, lowering
 
 
-@lowering("LRN")
+@lowering("LRN", any_size=True)
 def lrn(site: Site) -> Call:
     made = site.meaning
     arguments = {"size": made.local_size, "alpha": made.alpha, "beta": made.beta}
@@ -15,7 +15,7 @@ def lrn(site: Site) -> Call:
     return Call("lrn", {**arguments, "k": made.k})
 
 
-@lowering("MVN")
+@lowering("MVN", any_size=True)
 def mvn(site: Site) -> Call:
     made = site.meaning
     return Call(
@@ -29,7 +29,7 @@ def mvn(site: Site) -> Call:
     )
 
 
-@lowering("Normalize", dialect="ssd")
+@lowering("Normalize", dialect="ssd", any_size=True)
 def normalize(site: Site) -> Call:
     made = site.meaning
     return Call(
@@ -45,7 +45,7 @@ def normalize(site: Site) -> Call:
     )
 
 
-@lowering("Normalize", dialect="happynear")
+@lowering("Normalize", dialect="happynear", any_size=True)
 def normalize_channels(site: Site) -> Call:
     made = site.meaning
     return Call(
@@ -54,17 +54,17 @@ def normalize_channels(site: Site) -> Call:
     )
 
 
-@lowering("L2Normalization")
-@lowering("L2Normalization", dialect="gy20073")
+@lowering("L2Normalization", any_size=True)
+@lowering("L2Normalization", dialect="gy20073", any_size=True)
 def l2_normalization(site: Site) -> Call:
     return Call("l2_normalization")
 
 
-@lowering("L2Normalization", dialect="spongezhang")
+@lowering("L2Normalization", dialect="spongezhang", any_size=True)
 def l2_normalization_of_pixels(site: Site) -> Call:
     return Call("normalize_channels", {0: "L2", "eps": 0.0})
 
 
-@lowering("ChannelNorm", dialect="flownet2")
+@lowering("ChannelNorm", dialect="flownet2", any_size=True)
 def channel_norm(site: Site) -> Call:
     return Call("channel_norm")

@@ -19,7 +19,7 @@ def _arguments(window: Windows) -> dict[Any, Any]:
     }
 
 
-@lowering("Pooling")
+@lowering("Pooling", any_size=True)
 def pooling(site: Site) -> Call:
     made, method = site.meaning, _METHODS[site.meaning.pool]
     positions = len(site.tops) == 2
@@ -37,7 +37,8 @@ def pooling(site: Site) -> Call:
 @lowering("Pooling3D", dialect="c3d")
 def pooling_3d(site: Site) -> Call:
     arguments = _arguments(site.meaning.windows(site.bottoms[0].shape[2:]))
-    return Call("pooling_3d", {0: _METHODS[site.meaning.pool], **arguments})
+    unheld = {"tflite": "TensorFlow Lite has no pooling over three axes"}
+    return Call("pooling_3d", {0: _METHODS[site.meaning.pool], **arguments}, unheld=unheld)
 
 
 @lowering("SPP")

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from stage_build import layout
-from stage_build.lowering.registry import Call, Site, lowering
+from stage_build.lowering.registry import Call, Site, lowering, unheld_loop
 
 
 @lowering("LSTM")
 def lstm(site: Site) -> Call:
-    return Call("lstm", _arguments(site), _weights(site))
+    return Call("lstm", _arguments(site), _weights(site), unheld=unheld_loop(site))
 
 
 @lowering("RNN")
 def rnn(site: Site) -> Call:
-    return Call("rnn", _arguments(site), _weights(site))
+    return Call("rnn", _arguments(site), _weights(site), unheld=unheld_loop(site))
 
 
 def _static(site: Site) -> bool:

@@ -8,7 +8,7 @@ from stage_build.lowering.registry import Call, Site, lowering
 _METHODS = {"SUM": "sum", "ASUM": "sum of magnitudes", "SUMSQ": "sum of squares", "MEAN": "mean"}
 
 
-@lowering("Reduction")
+@lowering("Reduction", any_size=True)
 def reduction(site: Site) -> Call:
     rank, kept = len(site.bottoms[0].shape), len(site.tops[0].shape)
     axes = sorted(layout.tensor_axis(axis, rank) % rank for axis in range(kept, rank))

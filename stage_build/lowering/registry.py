@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -57,26 +58,38 @@ class Call:
         weights: makes the arrays of the Keras layer, in the order Keras creates them. A function,
             so that a large array exists only while it is written.
         alias: the method makes no Keras layer: every top is the first bottom.
+        unheld: format (of `delivery.FORMATS`) -> why it cannot hold what the method makes.
     """
 
     method: str
     arguments: Mapping[Any, Any] = field(default_factory=dict)
     weights: Callable[[], list[np.ndarray]] = list
     alias: bool = False
+    unheld: Mapping[str, str] = field(default_factory=dict)
 
 
 Lowering = Callable[[Site], Call]
 _registry: dict[tuple[str, str], Lowering] = {}
+_any_size: set[tuple[str, str]] = set()
 
 
-def lowering(*types: str, dialect: str = "") -> Callable[[Lowering], Lowering]:
-    """Registers a function for one or more Caffe types."""
+def lowering(
+    *types: str, dialect: str = "", any_size: bool = False
+) -> Callable[[Lowering], Lowering]:
+    """Registers a function for one or more Caffe types.
+
+    Args:
+        any_size: where the call and its arguments are the same at every height and width, what it
+            makes is right at every height and width, see `stage_build.sizes`.
+    """
 
     def register(function: Lowering) -> Lowering:
         for type_ in types:
             if (type_, dialect) in _registry:
                 raise RuntimeError(f"layer type {type_!r} (dialect {dialect!r}) is lowered twice")
             _registry[type_, dialect] = function
+            if any_size:
+                _any_size.add((type_, dialect))
         return function
 
     return register
@@ -115,13 +128,25 @@ def plugged_in(folders: Sequence[str | Path]) -> Iterator[None]:
         _runtimes.clear()
         _registry.clear()
         _registry.update(before)
+        _any_size.intersection_update(before)
+
+
+@lru_cache(maxsize=1)
+def _load() -> None:
+    for module in pkgutil.iter_modules(stage_build.lowering.__path__):
+        importlib.import_module(f"stage_build.lowering.{module.name}")
 
 
 def registered() -> dict[tuple[str, str], Lowering]:
     """Every (type, dialect) and its lowering."""
-    for module in pkgutil.iter_modules(stage_build.lowering.__path__):
-        importlib.import_module(f"stage_build.lowering.{module.name}")
+    _load()
     return dict(_registry)
+
+
+def of_any_size(layer: Layer) -> bool:
+    """Whether the layer's lowering is declared `any_size`."""
+    registered()
+    return (layer.type, layer.dialect) in _any_size
 
 
 @dataclass(frozen=True)
@@ -201,6 +226,27 @@ def _checked_meaning(net: Net, layer: Layer, weights: Mapping[str, np.ndarray]) 
     return made
 
 
+def lower_layer(net: Net, layer: Layer, weights: Mapping[str, np.ndarray]) -> Lowered:
+    """One layer of the net as a call.
+
+    Raises:
+        MalformedModel, UnsupportedModel: see `lower`.
+    """
+    function = registered().get((layer.type, layer.dialect))
+    if function is None:
+        raise UnsupportedModel("this layer type has no TensorFlow form here", str(layer))
+    site = Site(
+        layer,
+        _checked_meaning(net, layer, weights),
+        tuple(net.blobs[key] for key in given(net, layer)),
+        tuple(net.blobs[key] for key in layer.tops),
+        _LayerArrays(weights, layer.weights),
+    )
+    with meanings.located(layer):
+        call = function(site)
+    return Lowered(site, call, function.__module__.rsplit(".", 1)[-1])
+
+
 def lower(net: Net, weights: Mapping[str, np.ndarray]) -> list[Lowered]:
     """Every layer of the net as a call.
 
@@ -208,26 +254,39 @@ def lower(net: Net, weights: Mapping[str, np.ndarray]) -> list[Lowered]:
         MalformedModel: what the net says of a layer contradicts the layer's meaning.
         UnsupportedModel: lists every layer that cannot be lowered.
     """
-    known = registered()
     lowered, problems = [], []
     _checked_inputs(net)
     for layer in net.layers:
         try:
-            function = known.get((layer.type, layer.dialect))
-            if function is None:
-                raise UnsupportedModel("this layer type has no TensorFlow form here", str(layer))
-            site = Site(
-                layer,
-                _checked_meaning(net, layer, weights),
-                tuple(net.blobs[key] for key in given(net, layer)),
-                tuple(net.blobs[key] for key in layer.tops),
-                _LayerArrays(weights, layer.weights),
-            )
-            with meanings.located(layer):
-                call = function(site)
-            lowered.append(Lowered(site, call, function.__module__.rsplit(".", 1)[-1]))
+            lowered.append(lower_layer(net, layer, weights))
         except UnsupportedModel as error:
             problems.append(str(error))
     if problems:
         raise UnsupportedModel("; ".join(problems))
     return lowered
+
+
+def require_held(lowered: Sequence[Lowered], formats: Collection[str]) -> None:
+    """Refuses layers that a chosen format cannot hold, as `Call.unheld` declares them.
+
+    Raises:
+        UnsupportedModel: lists every such layer.
+    """
+    problems = [
+        str(UnsupportedModel(f"{name} cannot hold this layer: {reason}", str(item.site.layer)))
+        for item in lowered
+        for name, reason in item.call.unheld.items()
+        if name in formats
+    ]
+    if problems:
+        named = sorted({name for item in lowered for name in item.call.unheld} & set(formats))
+        raise UnsupportedModel(
+            "; ".join(problems), hint=f"leave {' and '.join(named)} out of --formats"
+        )
+
+
+def unheld_loop(site: Site) -> dict[str, str]:
+    """`Call.unheld` of a loop that collects tensors, one a round."""
+    if site.tops[0].batch is None:
+        return {}
+    return {"tflite": "it collects tensors in a loop, which need a batch of fixed size there"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stage_build.lowering.registry import Call, Site, lowering
 
 
@@ -9,11 +11,19 @@ def _size(site: Site) -> tuple[int, ...]:
     return tuple(site.tops[0].shape[2:])
 
 
-@lowering("Interp", dialect="pspnet")
+@lowering("Interp", dialect="pspnet", any_size=True)
 def interp(site: Site) -> Call:
     made = site.meaning
     crop = (-made.pad_beg, -made.pad_end)
-    return Call("interp", {0: _size(site), "crop": crop if any(crop) else None})
+    arguments: dict[Any, Any] = {"crop": crop if any(crop) else None}
+    factors = (made.shrink_factor, made.zoom_factor)
+    if len(site.bottoms) == 2:
+        return Call("interp", arguments)
+    if made.fixed() is not None:
+        return Call("interp", {0: made.fixed(), **arguments})
+    if factors == (None, None):
+        return Call("interp", {**arguments, "scale": made.full_zoom_factor})
+    return Call("interp", {**arguments, "shrink": factors[0] or 1, "zoom": factors[1] or 1})
 
 
 @lowering("Resample", dialect="flownet2")

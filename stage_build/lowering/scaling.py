@@ -39,7 +39,7 @@ def _axis(site: Site) -> int:
     return int(site.meaning.start(len(shapes[0]), len(site.meaning.operand(shapes))))
 
 
-@lowering("Scale")
+@lowering("Scale", any_size=True)
 def scale(site: Site) -> Call:
     made, rank, axis = site.meaning, len(site.bottoms[0].shape), _axis(site)
     shapes = made.weight_shapes([blob.shape for blob in site.bottoms])
@@ -53,7 +53,7 @@ def scale(site: Site) -> Call:
     return Call("scale", {"shape": _shape(site, shapes[0], axis), "bias": made.bias_term}, weights)
 
 
-@lowering("Bias")
+@lowering("Bias", any_size=True)
 def bias(site: Site) -> Call:
     made, rank, axis = site.meaning, len(site.bottoms[0].shape), _axis(site)
     if len(site.bottoms) == 2:
@@ -75,7 +75,7 @@ def channel_scale(site: Site) -> Call:
     return Call("scale_all", {"both": both}, lambda: [made.factor(site.arrays[0])])
 
 
-@lowering("Mean", dialect="flownet2")
+@lowering("Mean", dialect="flownet2", any_size=True)
 def mean(site: Site) -> Call:
     made = site.meaning
     return Call(

@@ -6,7 +6,7 @@ from stage_build import layout
 from stage_build.lowering.registry import Call, Site, lowering
 
 
-@lowering("ArgMax")
+@lowering("ArgMax", any_size=True)
 def argmax(site: Site) -> Call:
     made, rank = site.meaning, len(site.bottoms[0].shape)
     axis = None if made.axis is None else layout.tensor_axis(made.axis % rank, rank)

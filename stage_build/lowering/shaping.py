@@ -7,7 +7,7 @@ from stage_build import layout
 from stage_build.lowering.registry import Call, Site, lowering
 
 
-@lowering("Concat")
+@lowering("Concat", any_size=True)
 def concat(site: Site) -> Call:
     if len(site.bottoms) == 1:
         return Call("split", {0: 1}, alias=True)
@@ -15,7 +15,7 @@ def concat(site: Site) -> Call:
     return Call("concat", {"axis": layout.tensor_axis(site.meaning.along(rank), rank)})
 
 
-@lowering("Slice")
+@lowering("Slice", any_size=True)
 def slice_(site: Site) -> Call:
     if len(site.tops) == 1:
         return Call("split", {0: 1}, alias=True)
@@ -28,13 +28,13 @@ def slice_(site: Site) -> Call:
     return Call("slice", {0: points, "axis": layout.tensor_axis(axis, len(shape))})
 
 
-@lowering("Split")
+@lowering("Split", any_size=True)
 def split(site: Site) -> Call:
     return Call("split", {0: len(site.tops)}, alias=True)
 
 
-@lowering("Crop")
-@lowering("Crop", dialect="fcn-future")
+@lowering("Crop", any_size=True)
+@lowering("Crop", dialect="fcn-future", any_size=True)
 def crop(site: Site) -> Call:
     rank, like = (len(bottom.shape) for bottom in site.bottoms)
     if rank != like:
@@ -44,7 +44,7 @@ def crop(site: Site) -> Call:
     return Call("crop", {0: layout.tensor_order(kept)})
 
 
-@lowering("Tile")
+@lowering("Tile", any_size=True)
 def tile(site: Site) -> Call:
     rank = len(site.bottoms[0].shape)
     axis = layout.tensor_axis(site.meaning.axis % rank, rank)

@@ -11,7 +11,7 @@ def unpool(site: Site) -> Call:
     return Call("unpool", {0: site.tops[0].shape[2:]})
 
 
-@lowering("Upsample", dialect="yolo")
+@lowering("Upsample", dialect="yolo", any_size=True)
 def upsample(site: Site) -> Call:
     return Call("upsample", {0: site.meaning.scale})
 
@@ -26,4 +26,5 @@ def unpooling(site: Site) -> Call:
         "stride": single([spread.stride for spread in spreads]),
         "pad": single([spread.pad for spread in spreads]),
     }
-    return Call("unpooling", arguments)
+    unheld = {"tflite": "TensorFlow Lite does not load its product of three matrices"}
+    return Call("unpooling", arguments, unheld=unheld)

@@ -6,7 +6,7 @@ from schemas.graph import Blob
 from stage_build.lowering.registry import Call, Site, lowering
 
 
-@lowering("Flatten")
+@lowering("Flatten", any_size=True)
 def flatten(site: Site) -> Call:
     bottom, top = site.bottoms[0], site.tops[0]
     if _rows(bottom) != 0 or _rows(top) != 0:
@@ -21,7 +21,7 @@ def flatten(site: Site) -> Call:
     return Call("reshape", {0: top.shape[1:]})
 
 
-@lowering("Reshape")
+@lowering("Reshape", any_size=True)
 def reshape(site: Site) -> Call:
     if site.meaning.pixelshuffler != 1:
         return Call("pixel_shuffle", {0: site.meaning.pixelshuffler})

@@ -6,6 +6,8 @@ import numpy as np
 
 from stage_build.lowering.registry import Call, Site, lowering
 
+_UNHELD = {"tflite": "it computes a sigmoid in float64, which TensorFlow Lite does not"}
+
 
 def _anchors(anchors: np.ndarray) -> list[list[float]]:
     """As the shortest decimals that are the same float32."""
@@ -23,6 +25,7 @@ def yolo_detection_output(site: Site) -> Call:
             "confidence_threshold": made.confidence_threshold,
             "nms_threshold": made.nms_threshold,
         },
+        unheld=_UNHELD,
     )
 
 
@@ -37,6 +40,7 @@ def unsorted_detection_output(site: Site) -> Call:
             "confidence_threshold": made.confidence_threshold,
             "nms_threshold": made.nms_threshold,
         },
+        unheld=_UNHELD,
     )
 
 
@@ -52,10 +56,12 @@ def yolov3_detection_output(site: Site) -> Call:
             "confidence_threshold": made.confidence_threshold,
             "nms_threshold": made.nms_threshold,
         },
+        unheld=_UNHELD,
     )
 
 
 @lowering("Region", dialect="caffe-yolov2")
 def region(site: Site) -> Call:
     made = site.meaning
-    return Call("region", {"classes": made.classes, "softmax": made.softmax})
+    arguments = {"classes": made.classes, "softmax": made.softmax}
+    return Call("region", arguments, unheld=_UNHELD)

@@ -68,9 +68,21 @@ class ActivationsCalls(Calls):
             return self.add(SoftmaxOfOne(name=name), x)
         return self.add(keras.layers.Softmax(axis=axis, name=name), x)
 
-    def dropout(self, x, rate, *, name):
-        """Nothing at inference; in training, drops each value with probability `rate`."""
-        return self.add(keras.layers.Dropout(rate, name=name), x)
+    def dropout(self, x, rate, *, name, scale_train=True):
+        """In training drops each value with probability `rate`, and divides the others by 1 - rate.
+
+        Without `scale_train` the others stay as they are, and inference multiplies by 1 - rate.
+        """
+        make = keras.layers.Dropout if scale_train else UnscaledDropout
+        return self.add(make(rate, name=name), x)
+
+
+@registered
+class UnscaledDropout(keras.layers.Dropout):
+    """Dropout with ``scale_train: false`` (dropout_layer.cpp of the forks)."""
+
+    def call(self, inputs, training=False):
+        return super().call(inputs, training=training) * (1.0 - self.rate)
 
 
 @registered

@@ -17,11 +17,14 @@ registered = keras.saving.register_keras_serializable(package=PACKAGE)
 class Calls:
     """What every family of calls builds on."""
 
+    frozen: tuple = ()  # layers that training leaves alone: lr_mult is 0 in Caffe
     _arrays: Mapping  # the open weights.npz
     _used: int  # how many of its members have found their layer
 
     def add(self, layer, tensor):
         """Applies a Keras layer, whose weights start out as the next ones of weights.npz."""
+        if layer.name.partition("__")[0] in self.frozen:
+            layer.trainable = False
         plain = layer.add_weight
 
         def add_weight(*args, initializer=None, **kwargs):
@@ -32,6 +35,33 @@ class Calls:
             return layer(tensor)
         finally:
             del layer.add_weight
+
+    def from_nchw(self, x, *, name):
+        """NHWC images of NCHW ones."""
+        return self.add(keras.layers.Permute((2, 3, 1), name=name), x)
+
+    def transposed(self, x, *, name):
+        """NHWC images with height and width exchanged."""
+        return self.add(keras.layers.Permute((2, 1, 3), name=name), x)
+
+    def preprocess(self, image):
+        """Images as the net takes them; of a net whose preprocessing is known.
+
+        Raises:
+            ValueError: it is not known.
+        """
+        raise ValueError(
+            "the preprocessing of this net is not known: tell it with `orchestrate convert "
+            "--preprocess`, or feed the net arrays"
+        )
+
+    def classify(self, image, top=5):
+        """The best classes of images; of a net whose preprocessing is known.
+
+        Raises:
+            ValueError: it is not known.
+        """
+        return self.preprocess(image)
 
     def stored_weight(self, shape, dtype=None):
         """The next member of weights.npz: an initializer, so that no weight exists twice."""
@@ -68,6 +98,12 @@ def per_axis(value, axes):
 def pair(value):
     """(height, width) of a size that may be one number for both."""
     return per_axis(value, 2)
+
+
+def spatial_sizes(x):
+    """The sizes of all axes but the first and the last; where a graph does not know, tensors."""
+    known = tuple(x.shape)[1:-1]
+    return keras.ops.shape(x)[1:-1] if None in known else known
 
 
 class BaseNetwork(Calls):

@@ -9,10 +9,22 @@ from stage_build.runtime.normalization import root
 
 class BatchNormalizationCalls(Calls):
     def batch_norm(
-        self, x, *, name, axis=-1, eps=1e-5, momentum=0.999, scale=False, bias=False, relu=False
+        self,
+        x,
+        *,
+        name,
+        axis=-1,
+        eps=1e-5,
+        momentum=0.999,
+        scale=False,
+        bias=False,
+        relu=False,
+        use_global_stats=False,
     ):
-        """(x - mean) / sqrt(variance + eps) with the stored statistics, * scale, + bias."""
+        """(x - mean) / sqrt(variance + eps) with the stored statistics, * scale, + bias; for
+        training, see `BatchNorm`."""
         layer = BatchNorm(
+            use_global_stats,
             axis=axis,
             epsilon=eps,
             momentum=momentum,
@@ -48,21 +60,45 @@ class BatchNormalizationCalls(Calls):
 
 @registered
 class BatchNorm(keras.layers.BatchNormalization):
-    """Keras's layer, but (x - mean) is taken first: x * s + (b - mean * s) cancels badly."""
+    """Caffe's BatchNorm (batch_norm_layer.cpp).
+
+    (x - mean) is taken first: Keras's x * s + (b - mean * s) cancels badly. In training the
+    statistics are the batch's own, and the stored ones follow: they keep `momentum` (Caffe's
+    moving_average_fraction) of themselves and take the rest from the batch, its variance being
+    multiplied by m / (m - 1) for m values. With `use_global_stats`, and where the layer is not
+    trainable, the stored ones serve in training too, and stay.
+    """
+
+    def __init__(self, use_global_stats=False, **kwargs):
+        super().__init__(**kwargs)
+        self.use_global_stats = use_global_stats
+
+    def get_config(self):
+        return {**super().get_config(), "use_global_stats": self.use_global_stats}
 
     def call(self, inputs, training=None, mask=None):
-        if training and self.trainable:
-            return super().call(inputs, training=training, mask=mask)
         shape = [1] * len(inputs.shape)
         shape[self.axis] = -1
 
         def spread(values):
-            return keras.ops.reshape(values, shape)
+            return tf.reshape(values, shape)
 
-        variance = spread(self.moving_variance)
-        x = (inputs - spread(self.moving_mean)) * (1.0 / keras.ops.sqrt(variance + self.epsilon))
+        mean, variance = self.moving_mean, self.moving_variance
+        if training and self.trainable and not self.use_global_stats:
+            mean, variance = tf.nn.moments(inputs, [a for a, n in enumerate(shape) if n == 1])
+            self._follow(mean, variance, tf.size(inputs) / tf.size(mean))
+        x = (inputs - spread(mean)) * (1.0 / tf.sqrt(spread(variance) + self.epsilon))
         x = x * spread(self.gamma) if self.scale else x
         return x + spread(self.beta) if self.center else x
+
+    def _follow(self, mean, variance, count):
+        """One step of the stored statistics; `count` values went into each of the batch's."""
+        unbiased = tf.cast(count / tf.maximum(count - 1.0, 1.0), variance.dtype)
+        for stored, value in (
+            (self.moving_mean, mean),
+            (self.moving_variance, variance * unbiased),
+        ):
+            stored.assign(stored * self.momentum + value * (1.0 - self.momentum))
 
 
 @registered

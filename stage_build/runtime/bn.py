@@ -9,9 +9,11 @@ from stage_build.runtime.scaling import Affine
 
 
 class BnCalls(Calls):
-    def bn(self, x, *, name, axis=-1, eps=1e-5, momentum=0.9):
-        """(x - mean) / sqrt(variance + eps) * slope + bias with the stored statistics."""
-        return self.add(BatchNorm(axis=axis, epsilon=eps, momentum=momentum, name=name), x)
+    def bn(self, x, *, name, axis=-1, eps=1e-5, momentum=0.9, use_global_stats=False):
+        """(x - mean) / sqrt(variance + eps) * slope + bias with the stored statistics; for
+        training, see `BatchNorm`."""
+        layer = BatchNorm(use_global_stats, axis=axis, epsilon=eps, momentum=momentum, name=name)
+        return self.add(layer, x)
 
     def bn_of_batch(self, x, *, name, eps=1e-9, across_spatial=True, tops=1):
         """(x - mean) / sqrt(variance + eps) * scale + shift with the statistics of the batch.

@@ -1,6 +1,7 @@
 """Convolutions with Caffe's explicit padding, over images and over any other number of axes."""
 
 import itertools
+import math
 from functools import partial
 
 import keras
@@ -67,7 +68,8 @@ class ConvolutionCalls(Calls):
         """Cross-correlation over the axes after Caffe's channel `axis`."""
         rank = len((x[0] if isinstance(x, list) else x).shape)
         axes = rank - axis - 1
-        if axis == 1 and axes in PLAIN and rank != 4:
+        # TensorFlow has groups in three axes through XLA alone.
+        if axis == 1 and axes in PLAIN and rank != 4 and (group == 1 or axes < 3):
             dense = partial(PLAIN[axes][0], filters, groups=group, use_bias=bias)
             steps = {
                 "last": partial(keras.layers.Permute, (*range(2, rank), 1)),
@@ -218,8 +220,11 @@ class GroupedDeconvolution(CaffeLayer):
         (sh, sw), channels = s["stride"], x.shape[-1]
         shape = tf.shape(x)
         batch, height, width = shape[0], shape[1], shape[2]
-        x = tf.reshape(x, [batch, height, 1, width, 1, channels])
-        x = tf.pad(x, [[0, 0], [0, 0], [0, sh - 1], [0, 0], [0, sw - 1], [0, 0]])
+        # One axis after the other: TensorFlow Lite pads at most five.
+        x = tf.reshape(x, [batch, height, 1, width * channels])
+        x = tf.pad(x, [[0, 0], [0, 0], [0, sh - 1], [0, 0]])
+        x = tf.reshape(x, [batch, height * sh * width, 1, channels])
+        x = tf.pad(x, [[0, 0], [0, 0], [0, sw - 1], [0, 0]])
         x = tf.reshape(x, [batch, height * sh, width * sw, channels])
         x = x[:, : height * sh - (sh - 1), : width * sw - (sw - 1)]
         margins = [
@@ -270,7 +275,7 @@ class ConvolutionND(CaffeLayer):
     def compute_output_shape(self, shape):
         axis = self.settings["axis"]
         sides = (
-            self.out(size, *window)
+            size if size is None else self.out(size, *window)
             for size, window in zip(shape[axis + 1 :], self.window(), strict=True)
         )
         return (*shape[:axis], self.settings["filters"], *sides)
@@ -293,19 +298,20 @@ class ConvolutionND(CaffeLayer):
         """Every window of x times the kernel, tap by tap."""
         s = self.settings
         first, group = s["axis"], s["group"]
-        steps = list(zip(x.shape[first:-1], s["kernel"], stride, s["dilation"], strict=True))
+        steps = list(zip(s["kernel"], stride, s["dilation"], strict=True))
         parts = []
         for tap in itertools.product(*map(range, s["kernel"])):
             places = [slice(None)] * first
-            for t, (size, k, step, d) in zip(tap, steps, strict=True):
-                places.append(slice(t * d, t * d + size - d * (k - 1), step))
+            for t, (k, step, d) in zip(tap, steps, strict=True):
+                places.append(slice(t * d, (t + 1 - k) * d or None, step))
             parts.append(x[tuple(places)])
-        columns = tf.stack(parts, -2)
-        channels = columns.shape[-1] // group
-        columns = tf.reshape(columns, tf.concat([tf.shape(columns)[:-1], [group, channels]], 0))
-        kernel = tf.reshape(kernel, [len(parts), channels, group, s["filters"] // group])
-        y = tf.einsum("...tgc,tcgo->...go", columns, kernel)
-        return tf.reshape(y, tf.concat([tf.shape(y)[:-2], [s["filters"]]], 0))
+        kernels = tf.split(tf.reshape(kernel, [-1, s["filters"]]), group, -1)
+        columns = zip(*(tf.split(part, group, -1) for part in parts), strict=True)
+        tops = [
+            tf.tensordot(tf.concat(taps, -1), kernel, 1)
+            for taps, kernel in zip(columns, kernels, strict=True)
+        ]
+        return tf.concat(tops, -1)
 
 
 @registered
@@ -327,17 +333,17 @@ class DeconvolutionND(ConvolutionND):
             around = [(0, 0)] * len(x.shape)
             around[axis] = (max(margin, 0),) * 2
             crop = max(-margin, 0)
-            places = [slice(None)] * axis + [slice(crop, x.shape[axis] - crop)]
+            places = [slice(None)] * axis + [slice(crop, -crop or None)]
             x = tf.pad(x[tuple(places)], around)
         kernel = tf.reverse(tf.convert_to_tensor(self.kernel), range(len(self.settings["kernel"])))
         return self.correlate(x, kernel, (1,) * len(self.settings["kernel"]))
 
     def widened(self, x, axis, stride):
         """x with stride - 1 zeros between two values of an axis."""
-        sizes = [*x.shape[:axis], x.shape[axis] * stride, *x.shape[axis + 1 :]]
         known = tf.shape(x)
-        x = tf.expand_dims(x, axis + 1)
-        x = tf.pad(x, [(0, stride - 1 if a == axis + 1 else 0) for a in range(len(x.shape))])
-        x = tf.reshape(x, tf.concat([known[:axis], [sizes[axis]], known[axis + 1 :]], 0))
-        kept = slice(0, sizes[axis] - stride + 1)
-        return tf.ensure_shape(x, sizes)[tuple([slice(None)] * axis + [kept])]
+        sizes = [known[place] if size is None else size for place, size in enumerate(x.shape)]
+        sizes[axis] *= stride
+        # As three axes: TensorFlow Lite pads at most five.
+        x = tf.reshape(x, [-1, 1, math.prod(sizes[axis + 1 :])])
+        x = tf.reshape(tf.pad(x, [(0, 0), (0, stride - 1), (0, 0)]), sizes)
+        return x[tuple([slice(None)] * axis + [slice(0, 1 - stride or None)])]

@@ -133,7 +133,7 @@ class DetectionOutput(Detector):
         if code == "CORNER_SIZE":
             return prior + moved * tf.concat([size, size], -1)
         middle = moved[..., :2] * size + (first + last) / 2
-        half = exact_exp(moved[..., 2:]) * size / 2
+        half = even_exp(moved[..., 2:]) * size / 2
         return tf.concat([middle - half, middle + half], -1)
 
     def counted(self, scores):
@@ -145,9 +145,27 @@ class DetectionOutput(Detector):
         return tf.where(counts, scores, -float("inf"))
 
 
-def exact_exp(x):
-    """exp, rounded once: equal values give equal results wherever in a tensor they stand."""
-    return tf.cast(tf.exp(tf.cast(x, "float64")), x.dtype)
+def even_exp(x):
+    """exp, to two units of the last place.
+
+    Equal values give equal results wherever in a tensor they stand, as those of sums and products
+    do; TensorFlow's own exp is another one for the last few of a tensor.
+    """
+    x = tf.clip_by_value(x, -104.0, 89.0)
+    twos = tf.round(x * 1.44269504)
+    # ln 2, of which the first part times a whole number is exact.
+    part = (x - twos * 0.693359375) + twos * 2.12194440e-4
+    power = part * (1 / 5040) + 1 / 720
+    for factor in (1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
+        power = power * part + factor
+    # In two steps, for the power of two alone may be beyond what a float32 holds.
+    first = tf.floor(twos / 2)
+    return power * two_to(first) * two_to(twos - first)
+
+
+def two_to(power):
+    """2 to a whole number from -126 to 127, made of the bits of a float32."""
+    return tf.bitcast((tf.cast(power, tf.int32) + 127) * 2**23, tf.float32)
 
 
 def jaccard(first, second):

@@ -59,7 +59,7 @@ class InnerProductCalls(Calls):
 
 def distances(rows, centres, absolute):
     """(..., K) and (count, K) -> (..., count)."""
-    apart = rows[..., None, :] - centres
+    apart = tf.expand_dims(rows, -2) - centres
     return tf.reduce_sum(tf.abs(apart) if absolute else tf.square(apart), -1)
 
 

@@ -1,5 +1,7 @@
 """Convolution with weights of its own for each place."""
 
+import itertools
+
 import tensorflow as tf
 
 from stage_build.runtime.base import CaffeLayer, Calls, registered
@@ -42,8 +44,10 @@ class Local(CaffeLayer):
         k, stride = s["kernel"], s["stride"]
         around = [(s["pad"], max(s["pad"], k - n - s["pad"])) for n in x.shape[1:3]]
         x = tf.pad(x, [(0, 0), *around, (0, 0)])
-        windows = tf.image.extract_patches(
-            x, [1, k, k, 1], [1, stride, stride, 1], [1] * 4, "VALID"
+        height, width = (1 + (n - k) // stride * stride for n in x.shape[1:3])
+        taps = itertools.product(range(k), repeat=2)
+        windows = tf.concat(
+            [x[:, i : i + height : stride, j : j + width : stride] for i, j in taps], -1
         )
         y = tf.einsum("nhwk,hwkf->nhwf", windows, tf.convert_to_tensor(self.kernel))
         return y if self.bias is None else y + self.bias

@@ -71,7 +71,8 @@ def as_images(calls, x, name):
     batch, channels, height = (*x.shape, 1, 1)[:3]
     if height != 1 and channels != 1:
         x = calls.add(keras.layers.Permute((2, 1), name=f"{name}__nhc"), x)
-    return calls.add(keras.layers.Reshape((height, 1, channels), name=f"{name}__image"), x)
+    image = [-1 if size is None else size for size in (height, 1, channels)]
+    return calls.add(keras.layers.Reshape(image, name=f"{name}__image"), x)
 
 
 def root(x):

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from stage_build.runtime.base import CaffeLayer, Calls, registered
+from stage_build.runtime.base import CaffeLayer, Calls, registered, spatial_sizes
 
 
 class PermutingCalls(Calls):
@@ -19,11 +19,7 @@ class PermutingCalls(Calls):
 
     def shuffle_channels(self, x, groups, *, name):
         """The channels of the groups taken in turn, so that each group gets some of all."""
-        height, width, channels = x.shape[1:]
-        grouped = (height, width, groups, channels // groups)
-        x = self.add(keras.layers.Reshape(grouped, name=f"{name}__groups"), x)
-        x = self.add(keras.layers.Permute((1, 2, 4, 3), name=f"{name}__turns"), x)
-        return self.add(keras.layers.Reshape((height, width, channels), name=name), x)
+        return self.add(ShuffledChannels(groups, name=name), x)
 
     def pixels_first(self, x, *, name):
         """The values in the order N, H, W, C, read as if they were N, C, H, W."""
@@ -60,7 +56,25 @@ class Flip(CaffeLayer):
         self.settings = {"axes": tuple(axes)}
 
     def call(self, x):
-        return tf.reverse(x, self.settings["axes"])
+        # One after the other: TensorFlow Lite takes neighbouring axes alone.
+        for axis in self.settings["axes"]:
+            x = tf.reverse(x, [axis])
+        return x
+
+
+@registered
+class ShuffledChannels(CaffeLayer):
+    """The channels of the groups taken in turn (ShuffleNet's shuffle_channel_layer.cpp)."""
+
+    def __init__(self, groups, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {"groups": groups}
+
+    def call(self, x):
+        groups, channels = self.settings["groups"], x.shape[3]
+        sides = spatial_sizes(x)
+        x = tf.reshape(x, [-1, *sides, groups, channels // groups])
+        return tf.reshape(tf.transpose(x, [0, 1, 2, 4, 3]), [-1, *sides, channels])
 
 
 @registered
@@ -74,10 +88,11 @@ class Reorg(CaffeLayer):
     def compute_output_shape(self, shape):
         batch, height, width, channels = shape
         stride = self.settings["stride"]
-        return batch, height // stride, width // stride, channels * stride**2
+        height, width = (size and size // stride for size in (height, width))
+        return batch, height, width, channels * stride**2
 
     def call(self, x):
-        _, height, width, channels = x.shape
+        (height, width), channels = spatial_sizes(x), x.shape[3]
         stride = self.settings["stride"]
         # Caffe's memory, read as an image of fewer channels and more pixels.
         blocks = [-1, channels // stride**2, height, stride, width, stride]
@@ -98,7 +113,8 @@ class DepthToSpace(CaffeLayer):
     def compute_output_shape(self, shape):
         batch, height, width, channels = shape
         stride = self.settings["stride"]
-        return batch, height * stride, width * stride, channels // stride**2
+        height, width = (size and size * stride for size in (height, width))
+        return batch, height, width, channels // stride**2
 
     def call(self, x):
         stride = self.settings["stride"]

@@ -1,12 +1,14 @@
 """Caffe's pooling: sizes round up, padding counts in an average, what overhangs does not."""
 
 import functools
+import itertools
+import operator
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from stage_build.runtime.base import CaffeLayer, Calls, pair, registered
+from stage_build.runtime.base import CaffeLayer, Calls, pair, registered, spatial_sizes
 
 
 class PoolingCalls(Calls):
@@ -99,42 +101,88 @@ class Pooling(CaffeLayer):
             out -= 1
         return out, before, (out - 1) * stride + kernel - size - before
 
+    def around(self, axis, size):
+        """(rows to add before, rows to add after) an axis; a size of None stands for any.
+
+        With those the windows that fit are Caffe's, at any size: rounding up is rounding down with
+        a stride - 1 more, and no window of those that fit into kernel - 1 more starts in them.
+        """
+        if size is not None:
+            _, before, after = self.window(axis, size)
+            return before, max(after, 0)
+        kernel, stride, (before, after) = self.sides(axis)
+        after += stride - 1 if self.settings["ceil"] else 0
+        clipped = self.settings["clip"] and np.any(self.settings["pad"])
+        return before, min(after, kernel - 1) if clipped else after
+
+    def out(self, axis, size):
+        """How many windows there are; of a size that is a tensor, a tensor."""
+        if isinstance(size, int):
+            return self.window(axis, size)[0]
+        kernel, stride, _ = self.sides(axis)
+        return (size + sum(self.around(axis, None)) - kernel) // stride + 1
+
     def needed(self, shape):
-        """Whether a pixel must be added to any side of such a tensor."""
-        windows = (self.window(axis, size) for axis, size in enumerate(shape[1:-1]))
-        return any(before or after > 0 for _, before, after in windows)
+        """Whether a pixel must, or may have to, be added to any side of such a tensor."""
+        return any(any(self.around(axis, size)) for axis, size in enumerate(shape[1:-1]))
 
     def compute_output_shape(self, shape):
-        sides = (self.window(axis, size)[0] for axis, size in enumerate(shape[1:-1]))
+        sides = (
+            size if size is None else self.window(axis, size)[0]
+            for axis, size in enumerate(shape[1:-1])
+        )
         return (shape[0], *sides, shape[-1])
 
     def padded(self, x, value):
-        """x with what its windows reach past it, then each axis's kernel, and its stride."""
-        windows = [self.window(axis, size) for axis, size in enumerate(x.shape[1:-1])]
-        around = [[0, 0], *([before, max(after, 0)] for _, before, after in windows), [0, 0]]
-        kernel, stride, _ = zip(*map(self.sides, range(len(windows))), strict=True)
-        return tf.pad(x, around, constant_values=value), list(kernel), list(stride)
+        """x with what its windows reach past it, then each axis's kernel, and its stride.
+
+        A value of None is that of the edge.
+        """
+        sides = [self.around(axis, size) for axis, size in enumerate(x.shape[1:-1])]
+        kernel, stride, _ = zip(*map(self.sides, range(len(sides))), strict=True)
+        if value is None:
+            for axis, (before, after) in enumerate(sides, 1):
+                whole = (slice(None),) * axis
+                first, last = [x[whole + (slice(1),)]], [x[whole + (slice(-1, None),)]]
+                if before or after:
+                    x = tf.concat([*first * before, x, *last * after], axis)
+        else:
+            x = tf.pad(x, [[0, 0], *sides, [0, 0]], constant_values=value)
+        return x, list(kernel), list(stride)
+
+    def meets_the_edge(self, shape):
+        """Whether every window that reaches past the image has pixels of its edge too."""
+        sides = [(self.sides(axis)[0], *self.around(axis, n)) for axis, n in enumerate(shape[1:-1])]
+        return self.settings["clip"] and all(max(around) < kernel for kernel, *around in sides)
 
     def call(self, x):
         if self.settings["method"] == "max":
-            x, kernel, stride = self.padded(x, x.dtype.min)
+            # The edge once more changes no maximum; the least number would spoil int8's range.
+            least = None if self.meets_the_edge(x.shape) else x.dtype.min
+            x, kernel, stride = self.padded(x, least)
             return tf.nn.max_pool(x, kernel, stride, "VALID")
-        shares = functools.reduce(
-            np.multiply.outer,
-            (self.share(axis, size) for axis, size in enumerate(x.shape[1:-1])),
-        )
+        sizes = spatial_sizes(x)
+        shares = (self.share(axis, size, len(sizes)) for axis, size in enumerate(sizes))
+        shares = functools.reduce(operator.mul, shares)
         x, kernel, stride = self.padded(x, 0)
-        return tf.nn.avg_pool(x, kernel, stride, "VALID") * shares[None, ..., None]
+        return tf.nn.avg_pool(x, kernel, stride, "VALID") * shares
 
-    def share(self, axis, size):
-        """By how much each window's average over a whole kernel is too small."""
+    def share(self, axis, size, axes):
+        """By how much each window's average over a whole kernel is too small; lined up with x."""
         kernel, stride, (before, after) = self.sides(axis)
-        start = np.arange(self.window(axis, size)[0]) * stride - before
-        end = np.minimum(start + kernel, size + after)
+        aligned = [-1 if place == axis + 1 else 1 for place in range(axes + 2)]
+        if isinstance(size, int):
+            least, greatest, count = np.minimum, np.maximum, np.arange
+        else:
+            least, greatest, count = tf.minimum, tf.maximum, tf.range
+        start = count(self.out(axis, size)) * stride - before
+        end = least(start + kernel, size + after)
         if not self.settings["count_padding"]:
-            start, end = np.maximum(start, 0), np.minimum(end, size)
+            start, end = greatest(start, 0), least(end, size)
+        if not isinstance(size, int):
+            return tf.reshape(kernel / tf.cast(end - start, tf.float32), aligned)
         with np.errstate(divide="ignore"):
-            return (kernel / (end - start)).astype(np.float32)
+            return (kernel / (end - start)).astype(np.float32).reshape(aligned)
 
 
 @registered
@@ -142,9 +190,17 @@ class Positions(Pooling):
     """Where in its plane (h * width + w) each window's greatest pixel stands; -1 for none."""
 
     def call(self, x):
-        _, height, width, channels = x.shape
-        padded, kernel, stride = self.padded(x, x.dtype.min)
-        greatest, place = tf.nn.max_pool_with_argmax(padded, kernel, stride, "VALID")
-        row, column = place // channels // padded.shape[2], place // channels % padded.shape[2]
-        place = (row - self.window(0, height)[1]) * width + column - self.window(1, width)[1]
-        return tf.where(greatest > x.dtype.min, tf.cast(place, x.dtype), -1.0)
+        padded, kernel, (down, along) = self.padded(x, x.dtype.min)
+        sizes = spatial_sizes(x)
+        high, wide = (self.out(axis, size) for axis, size in enumerate(sizes))
+        (_, _, (top, _)), (_, _, (left, _)) = (self.sides(axis) for axis in (0, 1))
+        greatest, place = x.dtype.min, -1.0
+        for i, j in itertools.product(*map(range, kernel)):
+            pixel = padded[:, i : i + high * down : down, j : j + wide * along : along]
+            pixel = pixel[:, :high, :wide]
+            row, column = tf.range(high) * down + i - top, tf.range(wide) * along + j - left
+            here = row[:, None, None] * sizes[1] + column[:, None]
+            better = pixel > greatest
+            greatest = tf.where(better, pixel, greatest)
+            place = tf.where(better, tf.cast(here, x.dtype), place)
+        return place

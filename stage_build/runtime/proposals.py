@@ -137,7 +137,8 @@ class Proposals(CaffeLayer):
         places = tf.range(number)
 
         def open_(left, kept):
-            return (kept.size() < self.settings["most"]) & tf.reduce_any(left)
+            few = tf.reduce_sum(tf.cast(kept, tf.int32)) < self.settings["most"]
+            return few & tf.reduce_any(left)
 
         def keep(left, kept):
             best = tf.reduce_min(tf.where(left, places, number))
@@ -145,10 +146,10 @@ class Proposals(CaffeLayer):
             both = tf.reduce_prod(tf.maximum(sides, 0), 1)
             too_much = both / (area[best] + area - both) > self.settings["overlap"]
             left = left & (places > best) & ~too_much
-            return left, kept.write(kept.size(), best)
+            return left, kept | (places == best)
 
-        kept = tf.TensorArray(tf.int32, 0, dynamic_size=True, element_shape=[])
-        return tf.while_loop(open_, keep, (tf.fill([number], True), kept))[1].stack()
+        state = tf.fill([number], True), tf.fill([number], False)
+        return tf.where(tf.while_loop(open_, keep, state)[1])[:, 0]
 
     def best(self, boxes, scores):
         """The candidates with the highest scores; of equal ones, the first."""

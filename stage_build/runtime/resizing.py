@@ -4,13 +4,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from stage_build.runtime.base import CaffeLayer, Calls, registered
+from stage_build.runtime.base import CaffeLayer, Calls, registered, spatial_sizes
 
 
 class ResizingCalls(Calls):
-    def interp(self, x, size, *, name, crop=None):
-        """Linear interpolation with aligned corners; `crop`: rows and columns (before, after)."""
-        return self.add(Interp(size, crop, name=name), first(x))
+    def interp(self, x, size=None, *, name, crop=None, shrink=1, zoom=1, scale=None):
+        """Linear interpolation with aligned corners; `crop`: rows and columns (before, after).
+
+        Without a size, it is that of a second tensor, or what is left of a side n becomes
+        n * scale, or (n - 1) // shrink * zoom + 1.
+        """
+        rule = Interp(size, crop, shrink, zoom, scale, name=name)
+        both = isinstance(x, (list, tuple))
+        out = rule.compute_output_shape([t.shape for t in x] if both else x.shape)[1:3]
+        if None in out:
+            return self.add(rule, x)
+        return self.add(Interp(out, crop, name=name), first(x))
 
     def resample(self, x, size, method, *, name, antialias=True):
         """ "nearest", "linear" or "cubic" resampling as FlowNet2 does it."""
@@ -48,18 +57,38 @@ def first(tensors):
 class Interp(CaffeLayer):
     """Linear interpolation with aligned corners, after a crop (PSPNet's interp_layer.cpp)."""
 
-    def __init__(self, size, crop, **kwargs):
+    def __init__(self, size, crop, shrink=1, zoom=1, scale=None, **kwargs):
         super().__init__(**kwargs)
-        self.settings = {"size": tuple(size), "crop": crop and tuple(crop)}
+        self.settings = {
+            "size": size and tuple(size),
+            "crop": crop and tuple(crop),
+            "shrink": shrink,
+            "zoom": zoom,
+            "scale": scale,
+        }
+
+    def side(self, size):
+        """What becomes of a side of the image."""
+        s = self.settings
+        left = size - sum(s["crop"] or ())
+        return left * s["scale"] if s["scale"] else (left - 1) // s["shrink"] * s["zoom"] + 1
 
     def compute_output_shape(self, shape):
-        return (shape[0], *self.settings["size"], shape[3])
+        shape, *like = shape if isinstance(shape, list) else [shape]
+        sides = self.settings["size"] or (like[0][1:3] if like else None)
+        if sides is None:
+            sides = [size and self.side(size) for size in shape[1:3]]
+        return (shape[0], *sides, shape[3])
 
     def call(self, x):
+        x, *like = x if isinstance(x, (list, tuple)) else [x]
+        sides = spatial_sizes(x)
+        size = self.settings["size"] or (spatial_sizes(like[0]) if like else None)
         if self.settings["crop"]:
             start, end = self.settings["crop"]
-            x = x[:, start : x.shape[1] - end, start : x.shape[2] - end]
-        return tf.compat.v1.image.resize_bilinear(x, self.settings["size"], align_corners=True)
+            x = x[:, start : sides[0] - end, start : sides[1] - end]
+        size = size or [self.side(side) for side in sides]
+        return tf.compat.v1.image.resize_bilinear(x, size, align_corners=True)
 
 
 class ByTaps(CaffeLayer):

@@ -57,8 +57,9 @@ class Slice(CaffeLayer):
         self.settings = {"axis": axis, "start": start, "end": end}
 
     def compute_output_shape(self, shape):
-        shape = list(shape)
-        shape[self.settings["axis"]] = self.settings["end"] - self.settings["start"]
+        shape, s = list(shape), self.settings
+        # The last part of an axis of any size ends where the axis does.
+        shape[s["axis"]] = None if s["end"] is None else s["end"] - s["start"]
         return tuple(shape)
 
     def call(self, x):

@@ -69,7 +69,8 @@ class PixelShuffle(CaffeLayer):
     def compute_output_shape(self, shape):
         batch, height, width, channels = shape
         factor = self.settings["factor"]
-        return batch, height * factor, width * factor, channels // factor**2
+        height, width = (size and size * factor for size in (height, width))
+        return batch, height, width, channels // factor**2
 
     def call(self, x):
         factor = self.settings["factor"]

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from stage_build.runtime.base import CaffeLayer, Calls, registered
-from stage_build.runtime.detection import Detector, exact_exp, jaccard, without_overlaps
+from stage_build.runtime.detection import Detector, even_exp, jaccard, without_overlaps
 
 # Of a box: x, y, w, h, whether it holds something; then its classes.
 FIXED = 5
@@ -103,8 +103,8 @@ def region_boxes(cells, anchors, unit):
         [
             (column + logistic(cells[..., 0])) / width,
             (row + logistic(cells[..., 1])) / height,
-            exact_exp(cells[..., 2]) * anchors[:, 0] / unit[0],
-            exact_exp(cells[..., 3]) * anchors[:, 1] / unit[1],
+            even_exp(cells[..., 2]) * anchors[:, 0] / unit[0],
+            even_exp(cells[..., 3]) * anchors[:, 1] / unit[1],
         ],
         -1,
     )
@@ -112,12 +112,12 @@ def region_boxes(cells, anchors, unit):
 
 def logistic(x):
     """1 / (1 + exp(-x)), in double precision but for the exponential, as the forks have it."""
-    return tf.cast(1 / (1 + tf.cast(exact_exp(-x), "float64")), x.dtype)
+    return tf.cast(1 / (1 + tf.cast(even_exp(-x), "float64")), x.dtype)
 
 
 def summed_softmax(x):
     """Over the last axis, summed from the first class to the last."""
-    raised = exact_exp(x - tf.reduce_max(x, -1, keepdims=True))
+    raised = even_exp(x - tf.reduce_max(x, -1, keepdims=True))
     return raised / tf.cumsum(raised, -1)[..., -1:]
 
 

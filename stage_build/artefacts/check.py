@@ -15,7 +15,9 @@ from schemas import memory
 from schemas.errors import ConversionError, MalformedModel, cannot_use
 from schemas.graph import Layer, Net
 from schemas.interchange import Interchange, read
-from stage_build import layout, models, verify
+from stage_build import diagnosis, sizes, verify
+from stage_build.artefacts import baking, lite, models, opening
+from stage_build.delivery import FORMATS
 from stage_build.lowering.registry import given
 
 MAX_REFERENCE = 16 * 1024**3
@@ -28,10 +30,12 @@ def handle(
     tolerance: float,
     reference: str | None,
     rounding: dict[str, float] | None,
+    calibration: str | None = None,
 ) -> dict[str, Any]:
     """`check_artefact`, asked by another process."""
     user = Path(reference) if reference else None
-    return check_artefact(Path(folder), Path(net_file), artefact, tolerance, user, rounding)
+    images = Path(calibration) if calibration else None
+    return check_artefact(Path(folder), Path(net_file), artefact, tolerance, user, rounding, images)
 
 
 def check_artefact(
@@ -41,6 +45,7 @@ def check_artefact(
     tolerance: float,
     reference: Path | None = None,
     rounding: dict[str, float] | None = None,
+    calibration: Path | None = None,
 ) -> dict[str, Any]:
     """Loads one artefact of `folder` and compares it with the recorded reference.
 
@@ -51,25 +56,43 @@ def check_artefact(
     differs; of a SavedModel, which has no single layers, the class's own graph is then asked for.
 
     Args:
-        artefact: ``class`` or ``keras``, compared on every blob; ``saved_model``, on its outputs.
+        artefact: ``class`` or ``keras``, compared on every blob; of the others, the outputs are.
         reference: a user's own activations (npz); compared on every blob, by the class.
         rounding: what the check of the class returned under this name.
+        calibration: the images that an int8 model.tflite is held to, see `lite.agreement`; fewer
+            bits of weights are held to `lite.TOLERANCES`.
 
     Returns:
         JSON values: ``recorded`` (an `Outcome` document), ``picked`` (keys accepted as picked among
-        near ties); for the class also ``batch`` (the model at batch 3 against the same rows),
-        ``user``, ``skipped`` and ``rounding`` (blob key -> the relative error that was accepted);
-        on failure ``culprit``.
+        near ties), ``sizes`` (where images may have any size: at others, against NumPy), ``twin``
+        (of what takes pixels, files or int8: against the class), ``quantized`` (of model.tflite);
+        for the class also ``batch`` (the model at batch 3 against the same rows), ``user``,
+        ``skipped`` and ``rounding`` (blob key -> the relative error that was accepted); on failure
+        ``culprit``, with its ``cause`` (see `diagnosis.cause`).
     """
     started = time.monotonic()
     content = read(net_file)
-    names = set(models.load_names(folder)["blobs"])
-    with models.opened(folder, artefact) as runner:
-        checks = _Checks(folder, content, runner, names, tolerance, dict(rounding or {}))
-        result = checks.recorded(artefact)
+    names = models.load_names(folder)
+    quantized = names.get("quantize") if artefact == "tflite" else None
+    tolerance = max(tolerance, lite.TOLERANCES.get(quantized or "", 0.0))
+    with opening.opened(folder, artefact) as runner:
+        checks = _Checks(
+            folder, content, runner, set(names["blobs"]), tolerance, dict(rounding or {})
+        )
+        result: dict[str, Any] = {"recorded": None, "batch": None, "user": None, "skipped": {}}
+        baked = artefact in names.get("baked", ())
+        # What these take is no blob of Caffe's: they are held to the class, which is.
+        if quantized != "int8" and not (baked and artefact == "tflite"):
+            result.update(checks.recorded(artefact))
+            if names.get("dynamic_size"):
+                result["sizes"] = checks.sizes(artefact)
+        if quantized == "int8":
+            result["twin"] = checks.calibrated(calibration, baked)
+        elif baked:
+            result["twin"] = checks.baked(artefact)
         if artefact == "class" and reference is not None:
             checks.users(reference, result)
-    return {**result, "seconds": time.monotonic() - started}
+    return {**result, "quantized": quantized, "seconds": time.monotonic() - started}
 
 
 def _served_by_class(
@@ -77,9 +100,7 @@ def _served_by_class(
 ) -> dict[str, np.ndarray]:
     """What the class gives for the outputs among `keys`, as a graph, in Caffe's order."""
     with models.opened_class(folder) as runner:
-        fed = {key: layout.to_tensor(value) for key, value in inputs.items()}
-        served = runner.served(fed, keys)
-    return {key: layout.to_blob(value) for key, value in served.items()}
+        return runner.served(inputs, keys)
 
 
 @dataclass
@@ -101,13 +122,58 @@ class _Checks:
     grown: dict[str, float]
     picks: set[str] = field(default_factory=set)
 
+    def calibrated(self, images: Path | None, baked: bool) -> dict[str, Any] | None:
+        """Against the class, on the images that the model was calibrated on, if they are there."""
+        if images is None:
+            return None
+        with models.imported(self.folder) as package:
+            network = package.load()
+            found = lite.Images(network, images, baked)
+            return lite.agreement(network, self.runner, found).document()
+
+    def baked(self, artefact: str) -> dict[str, Any]:
+        """Against the class with its own preprocessing, on random pixels."""
+        with models.imported(self.folder) as package:
+            network = package.load()
+            if artefact == "saved_model":
+                error = baking.signature_error(network, self.runner.signature(baking.SIGNATURE))
+            else:
+                error = baking.normalization_error(
+                    network, self.runner.model if artefact == "keras" else self.runner.named
+                )
+        passed = error <= self.tolerance
+        return verify.Outcome(
+            (verify.Compared("pixels", (), error, error, 1.0, passed),)
+        ).document()
+
+    def sizes(self, artefact: str) -> dict[str, Any]:
+        """At other sizes of images, against NumPy."""
+        net, recorded = self.content.net, self.content.reference
+        picks = verify.picked(net)
+
+        def excuse(outcome: verify.Outcome, known: Mapping[str, np.ndarray]) -> verify.Outcome:
+            return self._excused(outcome, known, picks)[0]
+
+        keys = None if FORMATS[artefact].served else set(net.blobs) - self._unreached()
+        return sizes.check_sizes(
+            net,
+            self.content.weights,
+            self.runner,
+            self.tolerance,
+            keys=keys,
+            recorded=recorded.inputs if recorded else None,
+            rounding=self.grown,
+            # What is served has no single layers that could be looked into.
+            **({} if FORMATS[artefact].served else {"excuse": excuse}),
+        ).document()
+
     def recorded(self, artefact: str) -> dict[str, Any]:
         """Against the recorded reference."""
         net, recorded = self.content.net, self.content.reference
         skipped = dict.fromkeys(sorted(self._unreached()), "no output is computed from it")
-        result: dict[str, Any] = {"recorded": None, "batch": None, "user": None, "skipped": skipped}
+        result: dict[str, Any] = {"recorded": None, "batch": None, "skipped": skipped}
         if recorded is not None:
-            keys = net.outputs if artefact == "saved_model" else list(recorded.blobs)
+            keys = net.outputs if FORMATS[artefact].served else list(recorded.blobs)
             there = [key for key in keys if key in recorded.blobs and key not in skipped]
             want = {key: recorded.blobs[key] for key in there}
             inputs = {key: recorded.inputs[key] for key in net.inputs}
@@ -170,6 +236,8 @@ class _Checks:
     ) -> tuple[verify.Outcome, dict[str, Any] | None]:
         """The outcome with what is rounding accepted, and the layer that is wrong, if one is."""
         culprit, alone = find_culprit(self.content.net, self.runner, known, self.tolerance)
+        if culprit is not None:
+            culprit["cause"] = diagnosis.cause(self.content, known, culprit["name"])
         if culprit is not None or alone is None or not outcome.may_be_rounding(picks):
             return outcome, culprit
         return outcome.rounded(alone, picks), None
@@ -195,10 +263,10 @@ def check_batch(
         other = one.reshape(-1)[::-1].reshape(one.shape)
         stacked[key] = np.concatenate([one, other, one], net.blobs[key].batch)
     outputs = [key for key in net.outputs if key in want]
-    got = runner({key: layout.to_tensor(value) for key, value in stacked.items()}, outputs)
+    got = runner(stacked, outputs)
     compared, judge = [], verify.Judge(net, tolerance, undefined, rounding)
     for key in outputs:
-        value, blob = layout.to_blob(got[key]), net.blobs[key]
+        value, blob = got[key], net.blobs[key]
         first = want[key][blob.sample()]
         compared += [judge(key, value[blob.sample(row)], first) for row in (0, 2)]
     return verify.Outcome(tuple(compared))
@@ -235,10 +303,9 @@ def find_culprit(
         made = [key for key in tops if not any(runner.tensor(key) is tensor for tensor in fed)]
         if not made:
             continue
-        got = runner.between(bottoms, {key: layout.to_tensor(known[key]) for key in bottoms}, made)
+        got = runner.between(bottoms, {key: known[key] for key in bottoms}, made)
         for key in made:
-            value, index = layout.to_blob(got[key]), net.blobs[key].index
-            blob = verify.compare(key, value, known[key], alone, index)
+            blob = verify.compare(key, got[key], known[key], alone, net.blobs[key].index)
             if not blob.passed:
                 place = {"layer": layer.name, "type": layer.type, "line": layer.line}
                 return {**place, **blob.document()}, None

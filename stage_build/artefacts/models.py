@@ -1,4 +1,4 @@
-"""The artefacts of a result folder, loaded and made runnable on blob keys."""
+"""The artefacts of a result folder, loaded and run: blobs by key, in Caffe's order."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+
+from stage_build.layout import Door, to_blob, to_tensor
 
 
 def import_package(folder: Path) -> ModuleType:
@@ -62,16 +64,10 @@ def opened_class(folder: Path) -> Iterator[KerasRunner]:
 
 
 @contextmanager
-def opened(folder: Path, artefact: str) -> Iterator[KerasRunner | SavedRunner]:
-    """An artefact (``class``, ``keras`` or ``saved_model``), forgotten at the end."""
-    if artefact == "saved_model":
-        yield SavedRunner(folder)
-    elif artefact == "class":
-        with opened_class(folder) as runner:
-            yield runner
-    else:
-        with imported(folder):
-            yield load_keras(folder)
+def opened_keras(folder: Path) -> Iterator[KerasRunner]:
+    """model.keras, forgotten at the end."""
+    with imported(folder):
+        yield load_keras(folder)
 
 
 class KerasRunner:
@@ -80,8 +76,10 @@ class KerasRunner:
     def __init__(self, model: keras.Model, names: Mapping[str, Any]) -> None:
         self.model = model
         self._names = names
+        self._door = Door.of(names)
 
     def tensor(self, key: str) -> Any:
+        """The Keras tensor of a blob."""
         layer, index = self._names["blobs"][key]
         output = self.model.get_layer(layer).output
         return output[index] if isinstance(output, (list, tuple)) else output
@@ -89,28 +87,42 @@ class KerasRunner:
     def __call__(
         self, inputs: Mapping[str, np.ndarray], keys: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        """Runs the model eagerly: inputs by key -> values of `keys`, in TensorFlow's layout."""
+        """Runs the model eagerly: inputs by key -> values of `keys`."""
         return self.between(list(inputs), inputs, keys)
 
     def between(
         self, given: Sequence[str], values: Mapping[str, np.ndarray], keys: Sequence[str]
     ) -> dict[str, np.ndarray]:
         """Runs the part of the model from the blobs `given` to the blobs `keys`."""
-        part = keras.Model([self.tensor(key) for key in given], [self.tensor(key) for key in keys])
-        results = part([tf.convert_to_tensor(values[key]) for key in given], training=False)
-        if len(keys) == 1 and not isinstance(results, (list, tuple)):
-            results = [results]
-        return {key: np.asarray(value) for key, value in zip(keys, results, strict=True)}
+        # What is given is left out: Keras loses the way where a tensor within is both ends.
+        made = [key for key in keys if key not in given]
+        found = {key: values[key] for key in keys if key in given}
+        if made:
+            part = keras.Model([*map(self.tensor, given)], [*map(self.tensor, made)])
+            results = part([self._feed(key, values[key]) for key in given], training=False)
+            if len(made) == 1 and not isinstance(results, (list, tuple)):
+                results = [results]
+            found |= {
+                key: self._door.taken(value) if key in self._names["inputs"] else to_blob(value)
+                for key, value in zip(made, map(np.asarray, results), strict=True)
+            }
+        return found
+
+    def _feed(self, key: str, value: np.ndarray) -> tf.Tensor:
+        is_input = key in self._names["inputs"]
+        return tf.convert_to_tensor(self._door.feed(value) if is_input else to_tensor(value))
 
     def served(
         self, inputs: Mapping[str, np.ndarray], keys: Collection[str]
     ) -> dict[str, np.ndarray]:
         """The outputs among `keys`, computed as a SavedModel would: traced, by the whole model."""
-        fed = {self._names["inputs"][key]: tf.constant(value) for key, value in inputs.items()}
+        fed = {self._names["inputs"][key]: self._feed(key, value) for key, value in inputs.items()}
         given = next(iter(fed.values())) if len(fed) == 1 else fed
         results = tf.function(self.model)(given, training=False)
         outputs = self._names["outputs"]
-        return {key: results[outputs[key]].numpy() for key in keys if key in outputs}
+        return {
+            key: self._door.given(results[outputs[key]].numpy()) for key in keys if key in outputs
+        }
 
 
 def load_names(folder: Path) -> dict[str, Any]:
@@ -138,16 +150,21 @@ def load_keras(folder: Path) -> KerasRunner:
 
 
 class SavedRunner:
-    """The serving signature of a SavedModel, by blob key."""
+    """The serving signature of a SavedModel, by blob key; `signature` gives another."""
 
     def __init__(self, folder: Path) -> None:
         self._names = load_names(folder)
         self._loaded = tf.saved_model.load(str(folder / "saved_model"))
-        self._serve = self._loaded.signatures["serving_default"]
+        self._serve = self.signature("serving_default")
+
+    def signature(self, name: str) -> Any:
+        """One of its signatures, by name."""
+        return self._loaded.signatures[name]
 
     def __call__(
         self, inputs: Mapping[str, np.ndarray], keys: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        named = {self._names["inputs"][key]: tf.constant(value) for key, value in inputs.items()}
-        results = self._serve(**named)
-        return {key: results[self._names["outputs"][key]].numpy() for key in keys}
+        names, door = self._names, Door.of(self._names)
+        fed = {names["inputs"][key]: tf.constant(door.feed(v)) for key, v in inputs.items()}
+        results = self._serve(**fed)
+        return {key: door.given(results[names["outputs"][key]].numpy()) for key in keys}
