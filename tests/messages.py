@@ -43,6 +43,8 @@ OTHERS = {
     ("stage_extract/network.py", "undecided"),
     ("stage_extract/reading.py", "note"),
     ("stage_build/lowering/registry.py", "'; '.join(problems)"),
+    ("stage_build/sizes.py", "'; '.join(map(str, named))"),
+    ("stage_build/validation/worker.py", "error"),
     ("stage_build/worker.py", "error"),
     ("stage_extract/worker.py", "error"),
 }

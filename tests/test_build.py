@@ -501,6 +501,7 @@ def test_the_result_is_complete(good):
         "saved_model",
         "net.h5",
         "names.json",
+        "report.html",
         "report.json",
     }
     assert (out / "saved_model" / "saved_model.pb").is_file()
@@ -780,7 +781,7 @@ def test_a_result_is_replaced_when_told_to(served, tmp_path):
 
 @pytest.mark.parametrize(
     ("module", "task"),
-    [("stage_build.export", "export"), ("stage_build.check", "verify class")],
+    [("stage_build.artefacts.export", "export"), ("stage_build.artefacts.check", "verify class")],
     ids=["exporter", "checker"],
 )
 def test_a_killed_helper_fails_its_job_alone(served, tmp_path, module, task):

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from schemas.interchange import Interchange, Source
-from stage_build import codegen, models, printing, verify
+from stage_build import caffe_layers, codegen, printing, verify
+from stage_build.artefacts import models
+from stage_build.delivery import Delivery
 from stage_build.lowering.registry import lower
 from stage_build.printing import literal
 from tests import nets
@@ -582,6 +584,7 @@ def test_names_map_both_ways(tmp_path):
     network = check_numbers(content, folder)
     names = json.loads((folder / "names.json").read_text())
     assert names == {
+        **Delivery().facts(),
         "inputs": {"data": "data"},
         "outputs": {"s/0": "s_0", "s:0": "s_0_2"},
         "layers": {"conv/1": "conv_1", "conv:1": "conv_1_2", "cut": "cut"},
@@ -775,7 +778,7 @@ def test_the_runtime_holds_the_families_in_use_alone(tmp_path):
 
 
 def test_the_runtime_holds_the_families_that_others_build_on():
-    source = codegen.runtime_source(["normalization"])
+    source = caffe_layers.runtime_source(["normalization"])
     assert {"Pooling", "PoolingCalls", "NormalizationCalls"} <= classes(source)
     assert source.index("class Pooling(") < source.index("class LocalResponseWithinChannel(")
 
@@ -792,7 +795,7 @@ def test_the_runtime_holds_the_families_that_others_build_on():
     ids=lambda families: "+".join(families) or "none",
 )
 def test_the_runtime_imports_what_it_needs_and_nothing_of_ours(tmp_path, families):
-    source = codegen.runtime_source(families)
+    source = caffe_layers.runtime_source(families)
     (tmp_path / "caffe_layers.py").write_text(source)
     check_package(tmp_path)
     packages = imported(source) - set(sys.stdlib_module_names)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from schemas.interchange import Interchange, Reference, write
-from stage_build import check, export, layout, models
+from stage_build.artefacts import check, export, models
 from stage_build.verify import NET_TOLERANCE
 from stage_extract import reference
 from tests import nets
@@ -30,9 +30,9 @@ def test_constants_are_as_large_as_the_input(form, shape, tmp_path):
     data = np.random.default_rng(2).standard_normal(shape, np.float32)
     want = reference.forward(net, content.weights, {"data": data})
     for runner in (models.load_keras(tmp_path), models.SavedRunner(tmp_path)):
-        got = runner({"data": layout.to_tensor(data)}, list(net.outputs))
+        got = runner({"data": data}, list(net.outputs))
         for key in net.outputs:
-            value = layout.to_blob(got[key])
+            value = got[key]
             assert value.shape == want[key].shape
             np.testing.assert_allclose(value, want[key], rtol=1e-5, atol=1e-6)
 

@@ -11,7 +11,8 @@ import pytest
 from schemas.errors import UnsupportedModel
 from schemas.graph import Layer, Net
 from schemas.interchange import read
-from stage_build import layout, models, verify
+from stage_build import verify
+from stage_build.artefacts import opening
 from stage_extract import network, prototxt, reference, upgrade
 from stage_extract.dialects import OWN
 from tests import caffe_bytes, fork_nets
@@ -169,13 +170,12 @@ def test_the_class_and_the_saved_model_take_other_inputs(converted, name, scale)
     content = read(folder / "net.h5")
     inputs = other_inputs(content.net, scale)
     want = reference.forward(content.net, content.weights, inputs)
-    fed = {key: layout.to_tensor(value) for key, value in inputs.items()}
     for artefact in ("class", "saved_model"):
-        with models.opened(folder, artefact) as runner:
-            got = runner(fed, content.net.outputs)
+        with opening.opened(folder, artefact) as runner:
+            got = runner(inputs, content.net.outputs)
         for key in content.net.outputs:
             limit = verify.NET_TOLERANCE
-            compared = verify.compare(key, layout.to_blob(got[key]), want[key], limit)
+            compared = verify.compare(key, got[key], want[key], limit)
             assert compared.passed, (artefact, compared)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from schemas.interchange import Interchange
-from stage_build import codegen, models
-from stage_build.check import check_batch
-from stage_build.layout import to_blob, to_tensor
+from stage_build import codegen
+from stage_build.artefacts import models
+from stage_build.artefacts.check import check_batch
 from stage_build.lowering.registry import lower
 from stage_build.verify import Outcome, compare, ordered, users_reference
 from stage_extract import reference
@@ -28,12 +28,12 @@ def test_every_blob_is_caffes(case, tmp_path):
     network = models.import_package(tmp_path).load()
     runner = models.KerasRunner(network.model, network.names)
     inputs, want, skipped = users_reference(net, case.arrays())
-    got = runner({key: to_tensor(value) for key, value in inputs.items()}, list(want))
+    got = runner(inputs, list(want))
     outcome = Outcome(
         tuple(
             compare(
                 key,
-                to_blob(got[key]),
+                got[key],
                 want[key],
                 case.tolerance,
                 case.exact(net) or net.blobs[key].index,

@@ -36,7 +36,8 @@ def test_help_lists_every_target():
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_it_can_be_planned(target):
-    ran = make("--dry-run", target, "MODEL=a model", "WEIGHTS=some weights", "OUT=out/there")
+    given = ("MODEL=a model", "WEIGHTS=some weights", "OUT=out/there", "IMAGES=some images")
+    ran = make("--dry-run", target, *given)
     assert ran.returncode == 0, ran.stderr
 
 
@@ -47,10 +48,17 @@ def test_its_script_exists(script):
 
 @pytest.mark.parametrize(
     "target, missing",
-    [("convert", "MODEL"), ("extract", "OUT"), ("build", "MODEL"), ("verify", "OUT")],
+    [
+        ("convert", "MODEL"),
+        ("extract", "OUT"),
+        ("build", "MODEL"),
+        ("verify", "OUT"),
+        ("validate", "OUT"),
+        ("validate", "IMAGES"),
+    ],
 )
 def test_a_missing_path_is_named(target, missing):
-    given = [name for name in ("MODEL=x", "OUT=y") if not name.startswith(missing)]
+    given = [name for name in ("MODEL=x", "OUT=y", "IMAGES=z") if not name.startswith(missing)]
     ran = make(target, f"{missing}=", *given)
     assert ran.returncode == 2
     assert f"{missing}= is missing" in ran.stderr

@@ -92,3 +92,12 @@ def test_dropout_in_the_test_phase():
         close(top, row(expected))
     with pytest.raises(UnsupportedModel, match="random"):
         infer("Dropout", dict(sample_weights_test=True), [(2, 3)])
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.5, NAN], ids=str)
+def test_a_dropout_ratio_is_a_probability(ratio):
+    """dropout_layer.cpp: DCHECK(threshold_ > 0. && < 1.); nothing and everything are let pass."""
+    for allowed in (0.0, 1.0):
+        infer("Dropout", dict(dropout_ratio=allowed), [(2, 3)])
+    with pytest.raises(MalformedModel, match="dropout_ratio should be 0 to 1, found"):
+        infer("Dropout", dict(dropout_ratio=ratio), [(2, 3)])

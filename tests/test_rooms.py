@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stage_build import codegen
+from stage_build import caffe_layers
 from tests import nets
 from tests.paths import ROOT
 
@@ -33,6 +33,9 @@ ALLOWED = {
     "schemas.layers": frozenset(
         {"numpy", "schemas.errors", "schemas.graph", "schemas.layers", "schemas.layers."}
     ),
+    "schemas.forward": frozenset(
+        {"numpy", "schemas.errors", "schemas.graph", "schemas.layers", "schemas.layers.registry"}
+    ),
     "schemas.plugins": frozenset({"schemas.errors", "schemas.layers", "schemas.layers.registry"}),
     "schemas.interchange": frozenset(
         {
@@ -42,7 +45,12 @@ ALLOWED = {
             "schemas.graph",
             "schemas.graph_json",
             "schemas.plain_hdf5",
+            "schemas.preprocessing",
         }
+    ),
+    "schemas.preprocessing": frozenset({"schemas.graph", "schemas.graph_json"}),
+    "schemas.recipe": frozenset(
+        {"schemas.errors", "schemas.preprocessing", "schemas.presets", "tomli"}
     ),
     "schemas.memory": frozenset({"schemas.errors"}),
     "schemas.plain_hdf5": frozenset({"h5py", "numpy", "schemas.errors"}),
@@ -53,9 +61,13 @@ ALLOWED = {
     "stage_build.lowering": frozenset(
         {"numpy", "schemas.", "stage_build.", "stage_build.lowering"}
     ),
-    "stage_build.export": frozenset({"stage_build.models", *TENSORFLOW}),
-    "stage_build.models": frozenset({"numpy", *TENSORFLOW}),
+    "stage_build.artefacts": frozenset({"numpy", "schemas.", "stage_build.", *TENSORFLOW}),
+    "stage_build.page": frozenset({"igraph", "jinja2", "numpy", "schemas.", "stage_build."}),
     "stage_build.runtime": frozenset({"numpy", "stage_build.runtime.", *TENSORFLOW}),
+    "stage_build.validation.classifier": frozenset(
+        {"numpy", "schemas.", "stage_build.", *TENSORFLOW}
+    ),
+    "stage_build.validation.scoring": frozenset({"numpy", "stage_build.", *TENSORFLOW}),
     "driver": frozenset({"driver.", *LANGUAGE, *DRIVERS}),
     "orchestrate": frozenset({"driver.", *LANGUAGE, *DRIVERS}),
 }
@@ -178,7 +190,7 @@ def test_the_runtime_stands_alone():
         for path in (ROOT / "stage_build" / "runtime").glob("*.py")
         if path.stem not in ("__init__", "base")
     ]
-    source = codegen.runtime_source(sorted(families))
+    source = caffe_layers.runtime_source(sorted(families))
     found = {top(module) for _, module in imports(source)}
     assert found - STDLIB == {"keras", "numpy", "tensorflow"}
 
@@ -255,8 +267,8 @@ def rooms_modules(*rooms: str) -> list[str]:
 BUILD_WITHOUT_TENSORFLOW = [
     module
     for module in rooms_modules("stage_build")
-    if module not in ("stage_build.check", "stage_build.export", "stage_build.models")
-    and not module.startswith("stage_build.runtime.")
+    if not module.startswith(("stage_build.artefacts.", "stage_build.runtime."))
+    and module not in ("stage_build.validation.classifier", "stage_build.validation.scoring")
 ]
 
 

@@ -16,8 +16,9 @@ import tensorflow as tf
 import stage_build.runtime
 from schemas.errors import UnsupportedModel
 from schemas.layers import registry as meanings
-from stage_build import export, layout, models, verify
-from stage_build.codegen import calls_name
+from stage_build import layout, verify
+from stage_build.artefacts import export, models
+from stage_build.caffe_layers import calls_name
 from stage_build.lowering.registry import lower
 from tests import nets
 from tests.forms import SHAPES, Form, families, form
@@ -425,12 +426,11 @@ def check_blobs(content, runner, keys=None):
     """Every blob against NumPy's: exactly where nothing is computed, else to 1e-5."""
     net, recorded = content.net, content.reference
     keys = list(recorded.blobs) if keys is None else keys
-    inputs = {key: layout.to_tensor(value) for key, value in recorded.inputs.items()}
-    got = runner(inputs, keys)
+    got = runner(recorded.inputs, keys)
     exact = len(net.layers) == 1 and meanings.meaning(net.layers[0]).copies
     for key in keys:
-        blob, want = layout.to_blob(got[key]), recorded.blobs[key]
-        compared = verify.compare(key, blob, want, LAYER_TOLERANCE, exact or net.blobs[key].index)
+        index, want = exact or net.blobs[key].index, recorded.blobs[key]
+        compared = verify.compare(key, got[key], want, LAYER_TOLERANCE, index)
         assert compared.passed, compared
     assert keys
 
@@ -466,6 +466,7 @@ def test_a_mean_far_from_zero_is_subtracted_first(factor, tmp_path):
     check_blobs(content, models.KerasRunner(network.model, network.names))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
@@ -602,7 +603,7 @@ def test_every_layer_of_ours_is_saved_and_loaded(saved, tmp_path):
     content, network = loaded(saved, tmp_path)
     check_blobs(content, models.KerasRunner(network.model, network.names))
     seconds = export.handle(str(tmp_path), ["keras", "saved_model"])["seconds"]
-    assert set(seconds) == {"load class", "export keras", "export saved_model"}
+    assert set(seconds) == {"load class", "trace", "export keras", "export saved_model"}
     again = models.load_keras(tmp_path)
     check_blobs(content, again)
     configs = [
@@ -621,26 +622,34 @@ def test_a_saved_model_takes_any_batch(tmp_path):
     export.handle(str(tmp_path), ["saved_model"])
     runner = models.SavedRunner(tmp_path)
     recorded, outputs = content.reference, content.net.outputs
-    tripled = {
-        key: layout.to_tensor(np.concatenate([value, value[:1]]))
-        for key, value in recorded.inputs.items()
-    }
+    tripled = {key: np.concatenate([value, value[:1]]) for key, value in recorded.inputs.items()}
     got = runner(tripled, outputs)
     for key in outputs:
         want = np.concatenate([recorded.blobs[key], recorded.blobs[key][:1]])
         index = content.net.blobs[key].index
-        compared = verify.compare(key, layout.to_blob(got[key]), want, LAYER_TOLERANCE, index)
+        compared = verify.compare(key, got[key], want, LAYER_TOLERANCE, index)
         assert compared.passed, compared
 
 
-def test_a_saved_model_holds_every_variable_once(tmp_path):
+def test_a_saved_model_holds_every_weight_once(tmp_path):
+    """Kernels as constants of the graph, the others as variables."""
     content = ANY_BATCH.content()
     nets.package(content, tmp_path)
     export.handle(str(tmp_path), ["saved_model"])
     stored = tf.train.list_variables(str(tmp_path / "saved_model" / "variables" / "variables"))
     values = sum(int(np.prod(shape)) for name, shape in stored if "VARIABLE_VALUE" in name)
     # A BatchNorm's factor is divided out when the class is built.
-    assert values == sum(a.size for k, a in content.weights.items() if k != "norm/2")
+    weights = {key: array for key, array in content.weights.items() if key != "norm/2"}
+    assert values == sum(array.size for array in weights.values() if array.ndim != 4)
+    graph = (tmp_path / "saved_model" / "saved_model.pb").read_bytes()
+    with models.imported(tmp_path) as package:
+        kernels = [
+            layer.kernel.numpy()
+            for layer in package.load().model.layers
+            if len(getattr(layer, "kernel", np.zeros(1)).shape) == 4
+        ]
+    assert kernels
+    assert [graph.count(kernel.tobytes()) for kernel in kernels] == [1] * len(kernels)
 
 
 # Their gradient is nothing by nature: positions, constants, the only value of an axis.
@@ -753,7 +762,8 @@ def test_a_converted_net_can_be_trained(tmp_path):
 
 def test_calls_are_named_after_their_family():
     families = [p.stem for p in (ROOT / "stage_build" / "runtime").glob("*.py")]
-    for family in set(families) - {"__init__", "base"}:
+    # What images become is no layer's.
+    for family in set(families) - {"__init__", "base", "images"}:
         source = (ROOT / "stage_build" / "runtime" / f"{family}.py").read_text()
         assert f"class {calls_name(family)}(Calls):" in source
         assert (ROOT / "stage_build" / "lowering" / f"{family}.py").is_file()

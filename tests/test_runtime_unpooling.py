@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stage_build import models
+from stage_build.artefacts import models
 from tests import nets
 
 SHAPE = (2, 3, 4, 5)

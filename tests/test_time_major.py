@@ -8,8 +8,9 @@ import pytest
 
 from schemas.errors import MalformedModel
 from schemas.graph_json import Checked, net_document, net_from
-from stage_build import export, layout, models
-from stage_build.check import check_batch
+from stage_build import layout
+from stage_build.artefacts import export, models
+from stage_build.artefacts.check import check_batch
 from stage_build.lowering.registry import lower
 from stage_build.verify import compare, users_reference
 from stage_extract import reference
@@ -194,9 +195,9 @@ def check(content, runner, keys, given):
     """Every blob against NumPy's forward pass."""
     net = content.net
     want = reference.forward(net, content.weights, given)
-    got = runner({key: layout.to_tensor(value) for key, value in given.items()}, keys)
+    got = runner(given, keys)
     for key in keys:
-        compared = compare(key, layout.to_blob(got[key]), want[key], TOLERANCE)
+        compared = compare(key, got[key], want[key], TOLERANCE)
         assert compared.passed, compared
 
 

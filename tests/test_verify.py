@@ -16,8 +16,8 @@ from schemas import memory
 from schemas.errors import EnvironmentProblem, MalformedModel, UsageError, VerificationFailed
 from schemas.graph import Blob, Layer, Net
 from schemas.interchange import Interchange, Reference, read, write
-from stage_build import check, export, models, verify
-from stage_build.layout import to_blob, to_tensor
+from stage_build import verify
+from stage_build.artefacts import check, export, models
 from stage_build.verify import ABSOLUTE, NET_TOLERANCE, Outcome, compare, users_reference
 from tests import nets
 
@@ -190,10 +190,9 @@ def playback(recorded, **changes):
 
     def run(inputs, keys):
         for key, value in inputs.items():
-            np.testing.assert_array_equal(value, to_tensor(recorded.inputs[key]))
+            np.testing.assert_array_equal(value, recorded.inputs[key])
         blobs = {key: recorded.blobs[key] for key in keys}
-        changed = {key: changes[key](blobs[key]) if key in changes else blobs[key] for key in keys}
-        return {key: to_tensor(value) for key, value in changed.items()}
+        return {key: changes[key](blobs[key]) if key in changes else blobs[key] for key in keys}
 
     return run
 
@@ -562,9 +561,8 @@ def test_rows_that_leak_are_found(run, passed):
     rows = []
 
     def runner(inputs, keys):
-        value = to_blob(inputs["data"])
-        rows.append(value)
-        return {"x": to_tensor(run(value))}
+        rows.append(inputs["data"])
+        return {"x": run(inputs["data"])}
 
     outcome = check.check_batch(net, runner, data, {"x": data["data"] * 2}, 1e-4)
     assert outcome.passed is passed
@@ -633,10 +631,10 @@ def others_are_unharmed(content, folder, culprit):
     runner = models.KerasRunner(network.model, network.names)
     blobs = content.reference.blobs
     for layer in content.net.layers:
-        bottoms = {key: to_tensor(blobs[key]) for key in layer.bottoms}
+        bottoms = {key: blobs[key] for key in layer.bottoms}
         got = runner.between(layer.bottoms, bottoms, layer.tops)
         for key in layer.tops:
-            compared = compare(key, to_blob(got[key]), blobs[key], verify.LAYER_TOLERANCE)
+            compared = compare(key, got[key], blobs[key], verify.LAYER_TOLERANCE)
             assert compared.passed is (layer.name != culprit), (layer.name, compared)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from schemas.graph import Net
-from stage_build import models, verify
-from stage_build.layout import to_blob, to_tensor
+from stage_build import verify
+from stage_build.artefacts import models
 from stage_extract import network, reference, upgrade, weights
 from stage_extract.prototxt import read as read_prototxt
 from tests.cli import orchestrate
@@ -129,10 +129,8 @@ def test_zoo_net(zoo_net, tool):
     assert all("_split_" in blob for blob in splits), splits
     known = sorted(set(compared) - verify.picked(net))
     with models.opened_class(out) as runner:
-        inputs = {
-            key: to_tensor(tool.input_values(key, shape)) for key, shape in golden["inputs"].items()
-        }
+        inputs = {key: tool.input_values(key, shape) for key, shape in golden["inputs"].items()}
         got = runner(inputs, [net.names[blob] for blob in known])
         for blob in known:
-            value = to_blob(got.pop(net.names[blob]))
+            value = got.pop(net.names[blob])
             check(golden, blob, value, TOLERANCE + seen[net.names[blob]])

@@ -39,6 +39,12 @@ SAVED = [
             nets.layer("Clip", "swish", "clip", "clip_param { min: -0.3 max: 0.7 }"),
             nets.layer("Threshold", "data", "threshold", "threshold_param { threshold: 0.2 }"),
             nets.layer(
+                "Dropout",
+                "swish",
+                "unscaled",
+                "dropout_param { dropout_ratio: 0.4 scale_train: false }",
+            ),
+            nets.layer(
                 "ReLU",
                 "clip",
                 "limited",
