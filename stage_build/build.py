@@ -299,4 +299,12 @@ def verify(
     report = make_report(content, checks.results, tolerance)
     if report["status"] != "ok":
         raise failure(content, report)
+    notes: list[str] = []
+    for artefact in sorted(set(there) - report["artefacts"].keys()):
+        notes.append(
+            f"{FORMATS[artefact].file} is not verified: it is held to the images that it was "
+            "calibrated on, which --calibration names"
+        )
+    for note in notes:
+        events.warning(note)
     return {**_shown(out, report, started), "peak_bytes": {"build": peak_bytes()}}

@@ -135,6 +135,7 @@ def test_every_format_is_verified_and_stands_alone(options, tmp_path):
     assert not (out / "served").exists()
     again = orchestrate("verify", out, "--json")
     assert again.returncode == 0, again.stdout + again.stderr
+    assert json.loads(again.stdout)["warnings"] == []
     recorded = content.reference
     image = recorded.inputs["data"]
     image = image[:, ::-1].swapaxes(2, 3) if options else image.transpose(0, 2, 3, 1)
@@ -192,3 +193,5 @@ def test_preprocessing_is_baked_and_weights_are_quantised(quantize, tmp_path):
             np.testing.assert_allclose(scores, [score for _, score in wanted], atol=1e-6)
     again = orchestrate("verify", out, "--json")
     assert again.returncode == 0, again.stdout + again.stderr
+    unproven = ["model.tflite is not verified" in t for t in json.loads(again.stdout)["warnings"]]
+    assert unproven == ([True] if quantize == "int8" else [])

@@ -466,7 +466,6 @@ def test_a_mean_far_from_zero_is_subtracted_first(factor, tmp_path):
     check_blobs(content, models.KerasRunner(network.model, network.names))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
@@ -598,6 +597,7 @@ def test_every_layer_of_ours_is_among_those_that_are_saved_and_trained(tmp_path)
     assert len(used) > 15
 
 
+@pytest.mark.slow
 @NETS
 def test_every_layer_of_ours_is_saved_and_loaded(saved, tmp_path):
     content, network = loaded(saved, tmp_path)
