@@ -147,8 +147,11 @@ Mean = Annotated[
     ),
 ]
 Preprocess = Annotated[
-    str | None,
-    typer.Option(metavar="PRESET|FILE.toml", help="What is done to an image before the net."),
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]PRESET|FILE.toml",
+        help="What is done to an image before the net; repeatable.",
+    ),
 ]
 Labels = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The classes' names, one a line.")

@@ -131,8 +131,7 @@ def _value(name: str, value: Any, folder: Path) -> Any:
     if name in _FLAGS:
         return _typed(name, value, (bool,), "true or false")
     if name == "preprocess":
-        text = _text(name, value)
-        return str(folder / text) if text.endswith(".toml") else text
+        return tuple(_recipe(text, folder) for text in _texts(name, value))
     if name in _TEXTS:
         return _text(name, value)
     if name == "build_python":
@@ -146,6 +145,12 @@ def _mean(text: str, folder: Path) -> str:
     """``[NAME=]FILE|VALUES`` with the file in `folder`."""
     name, equals, rest = text.rpartition("=")
     return text if re.fullmatch(r"[-+.,0-9eE\s]+", rest) else f"{name}{equals}{folder / rest}"
+
+
+def _recipe(text: str, folder: Path) -> str:
+    """``[NAME=]PRESET|FILE.toml`` with the file in `folder`."""
+    name, equals, rest = text.rpartition("=")
+    return f"{name}{equals}{folder / rest}" if rest.endswith(".toml") else text
 
 
 def _typed(name: str, value: Any, kinds: tuple[type, ...], expected: str) -> Any:

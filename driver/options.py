@@ -48,7 +48,7 @@ class Options:
     ignore_unknown: bool = False
     allow_missing: bool = False
     mean: tuple[str, ...] = ()
-    preprocess: str | None = None
+    preprocess: tuple[str, ...] = ()
     labels: Path | None = None
     reader: str | None = None
     extract_python: str | None = None
@@ -71,11 +71,10 @@ class Options:
     @classmethod
     def among(cls, given: Mapping[str, Any]) -> Options:
         """The options that are among a command's parameters, by their names."""
-        names = [field.name for field in fields(cls) if given.get(field.name) is not None]
-        values: dict[str, Any] = {name: given[name] for name in names}
-        for name in {"stage", "input_shape", "dialect", "mean", "plugin"} & set(values):
-            values[name] = tuple(values[name])
-        return cls(**values)
+        known = [field for field in fields(cls) if given.get(field.name) is not None]
+        repeatable = {field.name for field in known if str(field.type).startswith("tuple")}
+        values = {field.name: given[field.name] for field in known}
+        return cls(**{name: tuple(v) if name in repeatable else v for name, v in values.items()})
 
     def extract_argv(self, net: Path, weights: Path | None, out: Path) -> list[str]:
         """The command line of `stage_extract`."""
@@ -89,13 +88,13 @@ class Options:
             level=self.level,
             outputs=self.outputs,
             reader=self.reader,
-            preprocess=self.preprocess,
             labels=self.labels,
         )
         argv += [f"--stage={stage}" for stage in self.stage]
         argv += [f"--input-shape={shape}" for shape in self.input_shape]
         argv += [f"--dialect={name}" for name in self.dialect]
         argv += [f"--mean={mean}" for mean in self.mean]
+        argv += [f"--preprocess={recipe}" for recipe in self.preprocess]
         return [*argv, *self._plugins()]
 
     def build_argv(self, net: Path, out: Path) -> list[str]:

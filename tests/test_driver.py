@@ -884,6 +884,9 @@ def test_batch(room, call, call_json):
     catalogue += 'keep-losses = true\ndialect = ["ssd", "bvlc"]\n'
     catalogue += "ignore-unknown = true\nallow-missing = true\n"
     catalogue += 'mean = ["a=mean.npy", "1.5, -2e1", "b=3"]\n'
+    catalogue += 'preprocess = ["vgg16", "a=in.toml"]\nlabels = "names.txt"\n'
+    catalogue += 'formats = ["class", "tflite"]\nquantize = "int8"\ncalibration = "images"\n'
+    catalogue += 'swap-rgb = true\ninput-layout = "nchw"\nbake-normalization = true\n'
     net(catalogue, "models/c.toml")
     document = call_json("batch", "models/c.toml", "-o", "out", "--formats", "class")
     assert document["exit_code"] == 6
@@ -903,10 +906,21 @@ def test_batch(room, call, call_json):
         "--mean=a=models/mean.npy",
         "--mean=1.5, -2e1",
         "--mean=b=3",
+        "--preprocess=vgg16",
+        "--preprocess=a=models/in.toml",
+        "--labels=models/names.txt",
         "--dialect=ssd",
         "--dialect=bvlc",
     } < set(got["shaped"]["stages"]["extract"]["argv"])
-    assert {"--formats=class", "--tolerance=1.0"} < set(got["shaped"]["stages"]["build"]["argv"])
+    assert {
+        "--formats=class,tflite",
+        "--tolerance=1.0",
+        "--quantize=int8",
+        "--calibration=models/images",
+        "--swap-rgb",
+        "--input-layout=nchw",
+        "--bake-normalization",
+    } < set(got["shaped"]["stages"]["build"]["argv"])
     first, second, third = (Path(f"build{i}").read_text() for i in (1, 2, 3))
     assert first == second != third, "one worker until it dies, then a fresh one"
     assert listing(Path("out")) == {

@@ -145,7 +145,7 @@ def _made(part: dict[str, Any] | None) -> str:
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def main() -> None:
