@@ -71,10 +71,13 @@ class Options:
     @classmethod
     def among(cls, given: Mapping[str, Any]) -> Options:
         """The options that are among a command's parameters, by their names."""
-        known = [field for field in fields(cls) if given.get(field.name) is not None]
-        repeatable = {field.name for field in known if str(field.type).startswith("tuple")}
-        values = {field.name: given[field.name] for field in known}
-        return cls(**{name: tuple(v) if name in repeatable else v for name, v in values.items()})
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            value = given.get(field.name)
+            if value is not None:
+                repeatable = str(field.type).startswith("tuple")
+                values[field.name] = tuple(value) if repeatable else value
+        return cls(**values)
 
     def extract_argv(self, net: Path, weights: Path | None, out: Path) -> list[str]:
         """The command line of `stage_extract`."""
