@@ -41,6 +41,7 @@ def make_report(
                 "passed": shown["passed"],
                 "worst": shown["worst"],
                 "blobs": shown["blobs"],
+                "tolerance": result.get("tolerance", tolerance),
                 "quantized": result.get("quantized"),
                 "sizes": result.get("sizes"),
                 "twin": result.get("twin"),

@@ -65,7 +65,7 @@ def check_artefact(
     Returns:
         JSON values: ``recorded`` (an `Outcome` document), ``picked`` (keys accepted as picked among
         near ties), ``sizes`` (where images may have any size: at others, against NumPy), ``twin``
-        (of what takes pixels, files or int8: against the class), ``quantized`` (of model.tflite);
+        (of what takes pixels, files or int8: against the class), ``tolerance``, ``quantized``;
         for the class also ``batch`` (the model at batch 3 against the same rows), ``user``,
         ``skipped`` and ``rounding`` (blob key -> the relative error that was accepted); on failure
         ``culprit``, with its ``cause`` (see `diagnosis.cause`).
@@ -92,7 +92,8 @@ def check_artefact(
             result["twin"] = checks.baked(artefact)
         if artefact == "class" and reference is not None:
             checks.users(reference, result)
-    return {**result, "quantized": quantized, "seconds": time.monotonic() - started}
+    held = {"tolerance": tolerance, "quantized": quantized}
+    return {**result, **held, "seconds": time.monotonic() - started}
 
 
 def _served_by_class(
