@@ -317,6 +317,7 @@ def verify(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A converted model.")],
     reference: Reference = None,
     calibration: Calibration = None,
+    plugin: Plugin = None,
     build_python: BuildPython = None,
     timeout: Timeout = None,
     quiet: Quiet = False,

@@ -150,7 +150,8 @@ def _mean(text: str, folder: Path) -> str:
 def _recipe(text: str, folder: Path) -> str:
     """``[NAME=]PRESET|FILE.toml`` with the file in `folder`."""
     name, equals, rest = text.rpartition("=")
-    return f"{name}{equals}{folder / rest}" if rest.endswith(".toml") else text
+    is_file = rest.endswith(".toml") or (folder / rest).is_file()
+    return f"{name}{equals}{folder / rest}" if is_file else text
 
 
 def _typed(name: str, value: Any, kinds: tuple[type, ...], expected: str) -> Any:

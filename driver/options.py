@@ -57,8 +57,8 @@ class Options:
     timeout: float | None = None
 
     def __post_init__(self) -> None:
-        _one_of("--phase", self.phase, PHASES)
-        _one_of("--reader", self.reader, READERS)
+        one_of("--phase", self.phase, PHASES)
+        one_of("--reader", self.reader, READERS)
         _within("--tolerance", self.tolerance, 0, 1)
         _within("--timeout", self.timeout, 0, threading.TIMEOUT_MAX)
         for shape in self.input_shape:
@@ -140,7 +140,8 @@ def _given(**values: object) -> list[str]:
     ]
 
 
-def _one_of(option: str, value: str | None, choices: tuple[str, ...]) -> None:
+def one_of(option: str, value: str | None, choices: tuple[str, ...]) -> None:
+    """Raises UsageError for a value that is given and is no choice."""
     if value is not None and value not in choices:
         raise UsageError(f"{option} must be {' or '.join(choices)}, not {value!r}")
 

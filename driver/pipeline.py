@@ -151,6 +151,7 @@ def verify(out: Path, options: Options, show: Display, verbose: bool = False) ->
         for name, path in (("reference", options.reference), ("calibration", options.calibration))
         if path is not None
     ]
+    argv += [f"--plugin={folder}" for folder in options.plugin]
     with ScratchSpace("verify") as work:
         result = run_job(
             "build",

@@ -11,12 +11,13 @@ from typing import Any
 
 from driver.display import Display, table
 from driver.job import run_job
-from driver.options import Options
+from driver.options import Options, one_of
 from driver.outcome import Outcome, ok_document
 from driver.worker import path_argument
 from driver.workspace import ScratchSpace, check_input
 from schemas.errors import Interrupted, UsageError, listed
 
+THROUGH = ("class", "saved_model", "bytes", "tflite")
 SHOWN = 10
 """Rows of a table."""
 
@@ -44,6 +45,7 @@ class Request:
 
     def results_file(self) -> Path:
         """The file of results: beside OUT where none is named, with what sets the run apart."""
+        one_of("--through", self.through, THROUGH)
         if self.results is not None:
             return self.results
         place = Path(os.path.abspath(self.out))

@@ -379,7 +379,10 @@ def read(path: Path) -> Interchange:
                 for s in document.items("sources")
             ),
             reference=reference,
-            preprocessing=document.child("preprocessing").value,
+            preprocessing={
+                key: document.child("preprocessing").child(key).value
+                for key in document.child("preprocessing").value
+            },
             notes=document.strings("notes"),
             # Absent in older files.
             filled=document.strings("filled") if "filled" in document.value else (),

@@ -39,6 +39,7 @@ class Job:
         force: replace an earlier result.
         adopt: move net.h5 into the result instead of copying it.
         logs: a folder whose files become the result's logs.
+        plugins: folders of layers of the user's own; loaded already, and by whoever checks.
         extract_report: stage 1's `result` event, for the report.
     """
 
@@ -50,6 +51,7 @@ class Job:
     force: bool = False
     adopt: bool = False
     logs: Path | None = None
+    plugins: tuple[str, ...] = ()
     extract_report: dict[str, Any] | None = None
 
 
@@ -208,6 +210,7 @@ def _export_and_check(
         job.tolerance,
         job.reference,
         job.delivery.calibration,
+        job.plugins,
     )
     if together:
         checks.ask("class")
@@ -239,6 +242,8 @@ class _Checks:
     tolerance: float
     reference: Path | None
     calibration: str | None
+    plugins: tuple[str, ...] = ()
+    again: bool = False
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def ask(self, artefact: str) -> None:
@@ -248,9 +253,11 @@ class _Checks:
             net_file=str(self.net_file),
             artefact=artefact,
             tolerance=self.tolerance,
-            reference=str(self.reference) if is_class and self.reference else None,
+            reference=str(self.reference) if self.reference else None,
             rounding=None if is_class else self.results.get("class", {}).get("rounding"),
             calibration=self.calibration,
+            plugins=self.plugins,
+            again=self.again,
         )
 
     def answer(self, artefact: str) -> dict[str, Any]:
@@ -273,6 +280,7 @@ def verify(
     tolerance: float,
     reference: Path | None,
     calibration: str | None,
+    plugins: tuple[str, ...],
     helpers: Helpers,
     events: Events,
 ) -> dict[str, Any]:
@@ -291,7 +299,9 @@ def verify(
     if not there:
         expected = ", ".join(format_.file for format_ in FORMATS.values())
         raise UsageError(f"none of {expected} is there", str(out), "pass a converted model")
-    checks = _Checks(helpers.checker, out, out / "net.h5", tolerance, reference, calibration)
+    checks = _Checks(
+        helpers.checker, out, out / "net.h5", tolerance, reference, calibration, plugins, again=True
+    )
     for place, artefact in enumerate(there):
         events.progress(f"verify {artefact}", place, len(there))
         checks.ask(artefact)

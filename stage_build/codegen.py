@@ -162,7 +162,7 @@ def _title(content: Interchange) -> str:
 # Names
 
 # What the generated method itself needs, and what its readers would take for something else.
-_RESERVED = ("self", "folder", "model", "graph", "keras", "tf", "np", "float")
+_RESERVED = ("self", "folder", "model", "graph", "keras", "tf", "np", "float", "pixels")
 
 
 def _names(net: Net, lowered: Sequence[Lowered]) -> Names:

@@ -119,8 +119,11 @@ def require(content: Interchange, delivery: Delivery) -> None:
     options = {
         "--bake-preprocess": delivery.bake_preprocess,
         "--bake-normalization": delivery.bake_normalization,
+        "--quantize int8": delivery.quantize == "int8",
     }
     given = " and ".join(option for option, chosen in options.items() if chosen)
+    if delivery.calibration is not None and not Path(delivery.calibration).is_dir():
+        raise UsageError("--calibration: a folder of images was expected", delivery.calibration)
     if not given:
         return
     net, images = content.net, images_of(content, Door())

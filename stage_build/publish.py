@@ -51,9 +51,9 @@ def check_failed(failed: Path) -> None:
 def staged(out: Path, failed: Path) -> Iterator[Path]:
     """A hidden folder beside `out` that becomes `out` when the block ends well.
 
-    On a VerificationFailed it becomes `failed`, for the user to look into; on anything else it is
-    removed. It is named after this process, ``.OUT.<pid>.partial``, so that whoever started us can
-    remove it.
+    On a VerificationFailed it becomes `failed`, for the user to look into, if there is a report; on
+    anything else it is removed. It is named after this process, ``.OUT.<pid>.partial``, so that
+    whoever started us can remove it.
     """
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -63,7 +63,8 @@ def staged(out: Path, failed: Path) -> Iterator[Path]:
         _flush(partial)
         _replace(partial, out)
     except VerificationFailed:
-        _replace(partial, failed)
+        if (partial / "report.json").is_file():
+            _replace(partial, failed)
         raise
     except OSError as error:
         raise cannot_use(out, error) from error

@@ -17,7 +17,13 @@ from schemas.interchange import Interchange, array_shape
 from stage_build import learning
 
 # What an artefact was held to, see `check.check_artefact`.
-PARTS = ("recorded", "batch", "sizes", "twin", "user")
+AGAINST = {
+    "recorded": "the recorded reference",
+    "batch": "the recorded reference at batch 3",
+    "sizes": "NumPy's forward pass at another size of images",
+    "twin": "the class",
+    "user": "the user reference",
+}
 PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "h5py")
 
 
@@ -49,7 +55,7 @@ def make_report(
     main = results.get("class", {})
     picked = sorted({key for result in results.values() for key in result.get("picked", [])})
     return {
-        **verdict(content, results),
+        **verdict(content, results, tolerance),
         "net": content.net.name,
         "parameters": sum(math.prod(array_shape(content.weights, key)) for key in content.weights),
         "tolerance": tolerance,
@@ -124,7 +130,7 @@ def failure(content: Interchange, report: dict[str, Any]) -> ConversionError:
     else:
         found = (
             f"largest error {first['max_error']:.3g} at magnitude {first['magnitude']:.3g}, "
-            f"tolerance {report['tolerance']:g}"
+            f"tolerance {first['tolerance']:g}"
         )
     hint = "see report.json"
     if culprit:
@@ -133,8 +139,8 @@ def failure(content: Interchange, report: dict[str, Any]) -> ConversionError:
     if report["cause"]:
         hint = f"{report['cause']}; {hint}"
     error = VerificationFailed(
-        f"blob {first['name']!r} of the {first['artefact']} differs from the "
-        f"{first['against']} reference: {found}",
+        f"blob {first['name']!r} of the {first['artefact']} differs from "
+        f"{AGAINST[first['against']]}: {found}",
         str(writer) if writer else f"input {first['name']!r}",
         hint,
     )
@@ -153,7 +159,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def verdict(content: Interchange, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def verdict(
+    content: Interchange, results: dict[str, dict[str, Any]], tolerance: float
+) -> dict[str, Any]:
     """What all artefacts together showed: status, the worst blob, the first failure, the culprit,
     and the likely cause.
 
@@ -163,7 +171,7 @@ def verdict(content: Interchange, results: dict[str, dict[str, Any]]) -> dict[st
     parts = [
         (artefact, part, result[part])
         for artefact, result in results.items()
-        for part in PARTS
+        for part in AGAINST
         if result.get(part)
     ]
     if not parts:
@@ -188,7 +196,9 @@ def verdict(content: Interchange, results: dict[str, dict[str, Any]]) -> dict[st
     first = None
     if failed:
         artefact, part, outcome = failed[0]
-        first = {"artefact": artefact, "against": part, **outcome["first_failure"]}
+        limit = results[artefact].get("tolerance", tolerance)
+        said = {"artefact": artefact, "against": part, "tolerance": limit}
+        first = {**said, **outcome["first_failure"]}
     culprit = dict(
         next((result["culprit"] for result in results.values() if result.get("culprit")), {})
     )

@@ -139,6 +139,12 @@ def require_any_size(net: Net, weights: Mapping[str, np.ndarray]) -> None:
     if problems:
         named = [problems[layer.name] for layer in net.layers if layer.name in problems]
         raise UnsupportedModel("; ".join(map(str, named)), hint="build without --dynamic-size")
+    if not proof_sizes(net, weights):
+        raise UnsupportedModel(
+            "--dynamic-size: no other size of images was found that every layer takes, so nothing "
+            "could be proven",
+            hint="build without it",
+        )
 
 
 def _calls(net: Net, weights: Mapping[str, np.ndarray]) -> dict[str, Call]:
@@ -220,7 +226,7 @@ def proof_sizes(net: Net, weights: Mapping[str, np.ndarray]) -> list[dict[str, t
 
     less = (_scaled(net, 0.4, 0.6), _scaled(net, 0.5, 0.5), *_added(net, _SMALLER))
     smaller = [*itertools.islice(filter(fits, less), 1)]
-    larger = filter(fits, _added(net, _LARGER))
+    larger = filter(fits, (*_added(net, _LARGER), _scaled(net, 2, 3)))
     return [*smaller, *itertools.islice(larger, PROOFS - len(smaller))]
 
 

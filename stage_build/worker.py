@@ -116,6 +116,7 @@ def _result(options: argparse.Namespace, helpers: Helpers, events: Events) -> di
             options.tolerance,
             reference,
             options.calibration,
+            tuple(options.plugin),
             helpers,
             events,
         )
@@ -129,6 +130,7 @@ def _result(options: argparse.Namespace, helpers: Helpers, events: Events) -> di
         reference=reference,
         force=options.force,
         adopt=options.adopt,
+        plugins=tuple(options.plugin),
         logs=Path(options.logs) if options.logs else None,
         extract_report=json.loads(Path(options.extract_report).read_text("utf-8"))
         if options.extract_report

@@ -366,7 +366,7 @@ def test_the_worst_of_all_artefacts_is_told():
     json.dumps(made, allow_nan=False)
 
 
-@pytest.mark.parametrize("part", ["recorded", "batch", "user"])
+@pytest.mark.parametrize("part", list(report.AGAINST))
 def test_one_failure_is_enough(part):
     content = nets.net(*OTHER)
     failed = outcome("other", None, False, "infinities or NaNs in other places")
@@ -380,7 +380,7 @@ def test_one_failure_is_enough(part):
     error = report.failure(content, made)
     assert isinstance(error, VerificationFailed)
     assert error.worst == {"blob": "other", "error": None}
-    assert f"blob 'other' of the class differs from the {part} reference" in str(error)
+    assert f"blob 'other' of the class differs from {report.AGAINST[part]}: " in str(error)
     assert "infinities or NaNs in other places" in str(error)
     assert str(error).startswith("layer 'other' (Sigmoid, line ")
 
@@ -596,6 +596,28 @@ def test_a_reference_of_the_users_own(served, good, tmp_path):
     (tmp_path / "r.npz").write_text("text")
     event = served.run(out, "--verify", "--reference", tmp_path / "r.npz")
     assert (event["event"], event["exit_code"]) == ("error", 3)
+
+
+@pytest.mark.parametrize("file", ["weights.npz", "model.keras", "names.json"])
+def test_what_was_cut_off_since_is_named(served, good, file, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(good[0], out)
+    content = (out / file).read_bytes()
+    (out / file).write_bytes(content[: len(content) // 2])
+    event = served.run(out, "--verify")
+    assert (event["event"], event["exit_code"]) == ("error", 3)
+    assert "cannot be loaded or run" in event["message"]
+
+
+def test_every_format_is_held_to_the_class_where_nothing_was_recorded(served, tmp_path):
+    file = net_file(tmp_path / "net.h5", *OTHER, record=False)
+    given = nets.net(*OTHER).reference
+    arrays = {"input:image": given.inputs["image"], "blob:other": given.blobs["other"]}
+    np.savez(tmp_path / "r.npz", **arrays)
+    asked = ("--reference", tmp_path / "r.npz")
+    event = served.run(file, "-o", tmp_path / "out", *asked)
+    assert event["compared"] == {"class": 1, "keras": 1, "saved_model": 1}
+    assert served.run(tmp_path / "out", "--verify", *asked)["compared"] == event["compared"]
 
 
 def test_nothing_is_built_without_a_reference(served, tmp_path):

@@ -570,6 +570,14 @@ def test_layers_may_share_their_weights(tmp_path):
     check_numbers(content, nets.package(content, tmp_path))
 
 
+def test_no_layer_is_called_what_baked_models_take(tmp_path):
+    content = nets.net(nets.inputs(pixels=(2, 3, 5, 7)), nets.layer("ReLU", "pixels", "out"))
+    folder = nets.package(content, tmp_path)
+    names = json.loads((folder / "names.json").read_text())
+    assert names["inputs"] == {"pixels": "pixels_2"}
+    check_numbers(content, folder)
+
+
 # names.json
 
 

@@ -171,6 +171,25 @@ def test_sizes_that_fit_are_sought():
         sizes.at(content.net, {"data": (23, 30)})
 
 
+def test_twice_the_size_is_tried_where_little_steps_do_not_fit():
+    content = net(
+        conv("data", "down", "kernel_size: 64 stride: 64"),
+        deconv("down", "up", "kernel_size: 64 stride: 64"),
+        conv("data", "side", "kernel_size: 1"),
+        nets.layer("Eltwise", "up side", "sum"),
+        data=(1, 3, 64, 64),
+    )
+    sizes.require_any_size(content.net, content.weights)
+    assert {"data": (128, 192)} in sizes.proof_sizes(content.net, content.weights)
+
+
+def test_a_net_without_a_proof_is_refused(monkeypatch):
+    content = net(conv("data", "a"))
+    monkeypatch.setattr(sizes, "proof_sizes", lambda net, weights: [])
+    with pytest.raises(UnsupportedModel, match="no other size of images was found"):
+        sizes.require_any_size(content.net, content.weights)
+
+
 def test_proof_sizes_are_smaller_and_larger_odd_and_even():
     content = net(conv("data", "a"), pool("a", "b"))
     first, *larger = (s["data"] for s in sizes.proof_sizes(content.net, content.weights))

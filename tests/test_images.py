@@ -285,6 +285,12 @@ def test_photographs_are_preprocessed_as_opencv_does():
     np.testing.assert_array_equal(reader.preprocess(photographs(10)), expected)
 
 
+def test_a_long_thin_image_takes_no_more_memory_than_others():
+    """Its longer side grows with the shorter one: this would have a thousand million pixels."""
+    with pytest.raises(tf.errors.InvalidArgumentError, match="too many pixels"):
+        runtime.resized(np.zeros((1, 16_000, 3), np.uint8), 256, 256 * 16_000)
+
+
 def test_the_order_of_work_is_caffes():
     """Crop, mean, scale (data_transformer.cpp); odd rows and columns are left at the end."""
     image = pixels(12, 15, 3)

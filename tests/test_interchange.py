@@ -313,6 +313,7 @@ def image(index):
         (lambda i: i.update(means={"data": i["weights"]["conv/1/0"]}), "is no mean of an input"),
         (lambda i: i.update(means={"data": i["weights"]["conv/1/1"]}), "is no mean of an input"),
         (lambda i: i.update(means={"c": i["means"]["data"]}), "means.c is no mean of an input"),
+        (lambda i: i.update(preprocessing={"data": "abc"}), "preprocessing.data is not an object"),
         (lambda i: i.update(labels="ab"), "labels should be list"),
         (lambda i: i.update(labels=["a", 3]), "labels should be a list of strings"),
         (lambda i: i.update(labels=["a", ""]), "are not names of classes: label 1 is empty"),

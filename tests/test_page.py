@@ -465,6 +465,10 @@ def test_what_works_value_by_value_joins_its_producer(block):
 # The charts
 
 
+def test_a_tolerance_of_nothing_has_a_place_on_the_axis():
+    assert charts.dots([(0.0, "e0"), (1e-7, "e1")], 0.0).paths
+
+
 def test_dots_stand_by_their_errors():
     made = charts.dots([(1e-5, "e2"), (1e-4, "e3"), (1e-3, "grown")], 1e-4)
     heights = {name: float(path.split()[1][:-2]) for name, path in made.paths.items()}

@@ -32,6 +32,10 @@ def write(folder: Path, text: str = "new") -> None:
     (folder / "saved_model" / "x").write_text(text)
 
 
+def report(folder: Path) -> None:
+    (folder / "report.json").write_text("{}")
+
+
 def tree(folder: Path) -> dict[str, str]:
     """Every file under a folder, hidden ones too, with its text."""
     return {
@@ -43,7 +47,11 @@ def tree(folder: Path) -> dict[str, str]:
 
 NEW = {"out/names.json": "{}", "out/saved_model/x": "new"}
 OLD = {"out/names.json": "{}", "out/saved_model/x": "old"}
-FAILED = {"out.failed/names.json": "{}", "out.failed/saved_model/x": "new"}
+FAILED = {
+    "out.failed/names.json": "{}",
+    "out.failed/report.json": "{}",
+    "out.failed/saved_model/x": "new",
+}
 
 
 @pytest.fixture
@@ -132,8 +140,17 @@ def test_a_failed_verification_is_kept_apart(tmp_path, out, failed, there):
         result(out, "old")
     with pytest.raises(VerificationFailed), staged(out, failed) as folder:
         write(folder)
+        report(folder)
         raise VerificationFailed("blob 'x' differs")
     assert tree(tmp_path) == {**(OLD if there else {}), **FAILED}
+
+
+def test_a_verification_that_never_began_leaves_nothing(tmp_path, out, failed):
+    """Without a report nobody could tell what has failed; a later run would not replace it."""
+    with pytest.raises(VerificationFailed), staged(out, failed) as folder:
+        write(folder)
+        raise VerificationFailed("nothing is proven")
+    assert tree(tmp_path) == {}
 
 
 def test_an_earlier_failure_gives_way_to_a_later_one(tmp_path, out, failed):
@@ -141,6 +158,7 @@ def test_an_earlier_failure_gives_way_to_a_later_one(tmp_path, out, failed):
     (failed / "logs").mkdir()
     with pytest.raises(VerificationFailed), staged(out, failed) as folder:
         write(folder)
+        report(folder)
         raise VerificationFailed("blob 'x' differs")
     assert tree(tmp_path) == FAILED
     assert [path.name for path in tmp_path.iterdir()] == ["out.failed"]

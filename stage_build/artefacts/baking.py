@@ -178,7 +178,7 @@ def signature_error(
     if names != texts:
         return float("inf")
     errors = [np.abs(found[kind].numpy() - values).max() for values in (best, picked)]
-    return float(max(errors) / np.abs(wanted).max(initial=np.finfo(np.float32).tiny))
+    return float(np.max(errors) / np.abs(wanted).max(initial=np.finfo(np.float32).tiny))
 
 
 def normalization_error(
@@ -207,7 +207,8 @@ def normalization_error(
     wanted = dict(network(values))
     if name in found:
         wanted[name] = values
-    return max(_error(np.asarray(found[key]), np.asarray(wanted[key])) for key in wanted)
+    errors = [_error(np.asarray(found[key]), np.asarray(wanted[key])) for key in wanted]
+    return float(np.max(errors))  # NaN if one is
 
 
 def _error(found: np.ndarray, wanted: np.ndarray) -> float:

@@ -41,6 +41,7 @@ def dots(errors: Sequence[tuple[float | None, str]], tolerance: float) -> Dots:
 
     The axis takes in the tolerance; errors below a millionth of it stand at the foot.
     """
+    tolerance = max(tolerance, 1e-9)
     least = tolerance * 1e-6
     sized = [error for error, _ in errors if error is not None and math.isfinite(error)]
     low = math.floor(math.log10(max(min([tolerance, *filter(None, sized)]), least)))

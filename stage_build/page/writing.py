@@ -144,13 +144,14 @@ def _artefacts(folder: Path, report: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "what": WHAT[name],
                 "file": f"{file}, {bits}" if bits else file,
                 "bytes": part.get("bytes") or _bytes(folder / file),
-                **_row(part, part.get("tolerance") or report["tolerance"]),
+                **_row(part, part["tolerance"]),
             }
         )
         for key, what in (("sizes", "at other sizes"), ("twin", "against the class")):
             outcome = part.get(key)
             if outcome and outcome["blobs"] != part["blobs"]:
-                rows.append({"what": f"{WHAT[name]}, {what}", **_row(outcome, report["tolerance"])})
+                held = _row(outcome, part["tolerance"])
+                rows.append({"what": f"{WHAT[name]}, {what}", **held})
     if report.get("user_reference"):
         row = _row(report["user_reference"], report["tolerance"])
         rows.append({"what": "TensorFlow class, against --reference", **row})
@@ -189,7 +190,7 @@ def _failure(content: Interchange, report: Mapping[str, Any]) -> dict[str, Any] 
         **first,
         "error": relative(first),
         "against": AGAINST.get(first["against"], first["against"]),
-        "limit": report["tolerance"],
+        "limit": first["tolerance"],
         "writer": writer,
         "culprit": report.get("culprit"),
         "cause": report.get("cause"),

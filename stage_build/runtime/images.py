@@ -11,6 +11,9 @@ import tensorflow as tf
 
 from stage_build.runtime.base import Calls
 
+# Of a resized image: a long thin one grows with its shorter side.
+MAX_PIXELS = 1 << 26
+
 
 class ImagesCalls(Calls):
     """What a net whose preprocessing is known does with images.
@@ -201,6 +204,11 @@ def luma(pixels):
 
 def resized(pixels, height, width):
     """(h, w, C) uint8 at another size, as OpenCV's INTER_LINEAR: in fixed point (resize.cpp)."""
+    tf.debugging.assert_less(
+        tf.cast(height, tf.int64) * tf.cast(width, tf.int64),
+        tf.constant(MAX_PIXELS, tf.int64),
+        "resized, the image has too many pixels",
+    )
     blended = 0
     for row, row_weight in neighbours(tf.shape(pixels)[0], height):
         line, across = tf.gather(pixels, row), 0

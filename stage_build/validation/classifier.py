@@ -132,8 +132,8 @@ def _baked(model: Classifier, loaded: Any, images: Any, out: Path) -> Classifier
     classify = loaded.signatures[baking.SIGNATURE]
 
     def prepared(encoded: tf.Tensor) -> tf.Tensor:
-        # One that cannot be decoded is found here: it would end its whole batch there.
-        with tf.control_dependencies([images.decoded(encoded)]):
+        # One that cannot be prepared is found here: it would end its whole batch there.
+        with tf.control_dependencies([images.prepared(images.decoded(encoded))]):
             return tf.identity(encoded)
 
     def best(values: tf.Tensor, most: int) -> list[list[int]]:
@@ -217,6 +217,13 @@ class _Net:
 
     def _check(self, images: Mapping[str, Any]) -> None:
         size, count = self._made(images), 1 if images["channels"] == "gray" else 3
+        mean = images["mean"]
+        if np.ndim(mean) == 3 and any(a < (b or 0) for a, b in zip(mean.shape, size, strict=False)):
+            raise UsageError(
+                f"the mean image is {_by(mean.shape)}, smaller than images, {_by((*size, count))}",
+                str(self.folder),
+                "give one of the size that images are resized to",
+            )
         fits = all(own in (None, side) for own, side in zip(self._size, size, strict=True))
         if None in size or not fits or count != self._channels:
             raise UsageError(

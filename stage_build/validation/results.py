@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from schemas.errors import MalformedModel, UsageError, cannot_use
 from stage_build.validation.examples import Example
@@ -334,12 +334,16 @@ def _read(path: Path) -> bytes:
 
 def _json(text: bytes, path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(text)
+        document = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise _malformed(path, f"it is not JSON, {error}") from error
     if not isinstance(document, dict):
         raise _malformed(path, "a JSON object was expected")
     return document
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number there")
 
 
 def _malformed(path: Path, reason: str) -> MalformedModel:
