@@ -572,7 +572,7 @@ def test_what_a_terminal_would_obey_is_escaped(tmp_path, capfd):
         ("model", ["--images", "none"], "none: a folder of images was expected"),
         ("model", ["--images", ".", "--labels", "none"], "none: a file was expected"),
         ("model", ["--images", ".", "--results", "empty"], "a file is to be written"),
-        ("model", ["--images", ".", "--through", "pb"], "--through must be class or saved_model or bytes or tflite, not 'pb'"),
+        ("model", ["--images", ".", "--through", "pb"], "--through must be class or saved_model"),
         ("model", ["--images", ".", "--top", "0"], "--top must be at least 1, not 0"),
         ("model", ["--images", ".", "--shard", "3/2"], "--shard must be I/N"),
         ("model", ["--images", ".", "--preset", "vgg61"], "no such preset or file"),
