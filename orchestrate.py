@@ -51,7 +51,7 @@ Formats = Annotated[
     str | None,
     typer.Option(
         metavar="LIST",
-        help="Of class,keras,saved_model,tflite,pb; the first three by default.",
+        help="Of class, keras, saved_model (by default these), tflite, pb.",
         rich_help_panel=MADE,
     ),
 ]

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -232,10 +233,22 @@ def _proof(result: dict[str, Any]) -> list[tuple[str, object]]:
     if isinstance(compared, dict) and compared:
         counts = ", ".join(f"{name} {count}" for name, count in compared.items())
         facts.append(("blobs verified", counts))
+    for name, made in (result.get("formats") or {}).items():
+        facts.append((f"  {name}", ", ".join(_told(made))))
     worst = result.get("worst")
     if isinstance(worst, dict) and isinstance(worst.get("error"), int | float):
         facts.append(("worst error", f"{worst['error']:.1e} relative, blob {worst.get('blob')!r}"))
     return facts
+
+
+def _told(made: dict[str, Any]) -> Iterator[str]:
+    """What a format is, as far as the worker says it: bits, worst error, size."""
+    if made.get("quantized"):
+        yield str(made["quantized"])
+    if isinstance(made.get("error"), int | float):
+        yield f"{made['error']:.1e}"
+    if isinstance(made.get("bytes"), int):
+        yield bytes_text(made["bytes"])
 
 
 def _filled(result: dict[str, Any]) -> list[tuple[str, object]]:

@@ -182,6 +182,10 @@ def _shown(out: Path, report: dict[str, Any], started: float) -> dict[str, Any]:
         "status": report["status"],
         "worst": report["worst"],
         "compared": {name: len(part["blobs"]) for name, part in report["artefacts"].items()},
+        "formats": {
+            name: {key: part.get(key) for key in ("error", "bytes", "quantized")}
+            for name, part in report["artefacts"].items()
+        },
         "skipped": report["skipped"],
         "filled": len(report["filled"]),
         "seconds": time.monotonic() - started,

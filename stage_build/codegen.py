@@ -46,7 +46,7 @@ def load():
     return {name}()
 '''
 
-_MAIN = '''"""Classifies the images that are named to it; without any, prints what the net is."""
+_MAIN = '''"""python -m PACKAGE [IMAGE ...]: classifies images; without any, describes the net."""
 
 import sys
 
@@ -79,6 +79,8 @@ def classify(net, paths):
 
 if __name__ == "__main__":
     network = load()
+    if any(argument.startswith("-") for argument in sys.argv[1:]):
+        sys.exit(__doc__)
     if len(sys.argv) == 1:
         sys.exit(describe(network))
     sys.exit(classify(network, sys.argv[1:]))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from schemas.errors import UnsupportedModel
+from schemas.errors import UnsupportedModel, UsageError
 from schemas.graph import Layer, Net
 from schemas.interchange import array_shape
 from schemas.layers import registry as meanings
@@ -86,6 +86,7 @@ def reversed_channels(net: Net, weights: Weights) -> tuple[Net, Weights]:
 
     Raises:
         UnsupportedModel: lists the layers that have no such weights.
+        UsageError: there is no such image.
     """
     images = {key for key in net.inputs if net.blobs[key].shape[1:2] == (3,)}
     images = {key for key in images if len(net.blobs[key].shape) == 4}
@@ -105,10 +106,12 @@ def reversed_channels(net: Net, weights: Weights) -> tuple[Net, Weights]:
         keys = tuple(f"{layer.name}/reversed/{i}" for i in range(len(values)))
         arrays.new.update(zip(keys, values, strict=True))
         layers[layer.name] = replace(layer, weights=keys)
-    if problems or not images:
-        found = f"{'; '.join(problems)}" if problems else "no input has three channels"
+    if not images:
+        raise UsageError("--swap-rgb: no input has three channels", hint="leave it out")
+    if problems:
         raise UnsupportedModel(
-            f"--swap-rgb: only weights of a convolution or inner product can be reversed: {found}",
+            "--swap-rgb: only weights of a convolution or inner product can be reversed: "
+            + "; ".join(problems),
             hint="leave --swap-rgb out, and reverse the channels of what is fed",
         )
     return _with_layers(net, layers), arrays

@@ -24,6 +24,12 @@ AGAINST = {
     "twin": "the class",
     "user": "the user reference",
 }
+# What to do where fewer bits cost too much.
+WAYS_OUT = {
+    "float16": "leave it out, or accept more with --tolerance",
+    "dynamic": "choose float16, or accept more with --tolerance",
+    "int8": "choose float16, or calibrate on other images",
+}
 PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "h5py")
 
 
@@ -46,6 +52,7 @@ def make_report(
             artefacts[name] = {
                 "passed": shown["passed"],
                 "worst": shown["worst"],
+                "error": _finite(relative(shown["worst"])),
                 "blobs": shown["blobs"],
                 "tolerance": result.get("tolerance", tolerance),
                 "quantized": result.get("quantized"),
@@ -78,6 +85,17 @@ def make_report(
         ],
         "versions": versions(),
     }
+
+
+def relative(blob: dict[str, Any]) -> float:
+    """The largest error over the magnitude; infinite where there is no number."""
+    if blob["max_error"] is None:
+        return float("inf")
+    return float(blob["max_error"] / blob["magnitude"] if blob["magnitude"] else blob["max_error"])
+
+
+def _finite(value: float) -> float | None:
+    return value if value < np.inf else None
 
 
 def _about_rounding(rounding: dict[str, float], tolerance: float) -> list[str]:
@@ -133,6 +151,10 @@ def failure(content: Interchange, report: dict[str, Any]) -> ConversionError:
             f"tolerance {first['tolerance']:g}"
         )
     hint = "see report.json"
+    place = str(writer) if writer else f"input {first['name']!r}"
+    bits = report["artefacts"].get(first["artefact"], {}).get("quantized")
+    if bits:  # which no layer is to blame for
+        place, hint = "model.tflite", f"that is what --quantize {bits} costs: {WAYS_OUT[bits]}"
     if culprit:
         where = f"{culprit['layer']!r} ({culprit['type']}, line {culprit['line']})"
         hint = f"fed the reference's own bottoms, layer {where} is the first that differs; {hint}"
@@ -141,7 +163,7 @@ def failure(content: Interchange, report: dict[str, Any]) -> ConversionError:
     error = VerificationFailed(
         f"blob {first['name']!r} of the {first['artefact']} differs from "
         f"{AGAINST[first['against']]}: {found}",
-        str(writer) if writer else f"input {first['name']!r}",
+        place,
         hint,
     )
     error.worst = report["worst"]
@@ -183,13 +205,6 @@ def verdict(
         (artefact, part, outcome) for artefact, part, outcome in parts if not outcome["passed"]
     ]
 
-    def relative(blob: dict[str, Any]) -> float:
-        if blob["max_error"] is None:
-            return float("inf")
-        return float(
-            blob["max_error"] / blob["magnitude"] if blob["magnitude"] else blob["max_error"]
-        )
-
     # A quantised model is held to limits of its own: its error is not the conversion's.
     exact = [part for part in parts if not results[part[0]].get("quantized")]
     worst = max((outcome["worst"] for _, _, outcome in (failed or exact or parts)), key=relative)
@@ -207,7 +222,7 @@ def verdict(
         "status": "failed" if failed else "ok",
         "worst": {
             "blob": worst["name"],
-            "error": relative(worst) if relative(worst) < np.inf else None,
+            "error": _finite(relative(worst)),
         },
         "first_failure": first,
         "culprit": culprit or None,

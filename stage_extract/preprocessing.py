@@ -234,7 +234,10 @@ def _tell_of_classes(net: Net, labels: Sequence[str], notes: List[str]) -> None:
         and not net.blobs[key].index
     }
     if labels and len(counts) == 1 and counts != {len(labels)}:
-        notes.append(f"there are {len(labels):,} labels, and {counts.pop():,} classes in the net")
+        notes.append(
+            f"there are {len(labels):,} labels, and {counts.pop():,} classes in the net: images "
+            "cannot be classified with them"
+        )
 
 
 def _by(size: Sequence[int]) -> str:

@@ -598,6 +598,21 @@ def test_a_reference_of_the_users_own(served, good, tmp_path):
     assert (event["event"], event["exit_code"]) == ("error", 3)
 
 
+def test_what_fewer_bits_cost_is_no_layers_fault():
+    content = nets.net(*OTHER)
+    results = {
+        "class": shown_by(outcome("other", 0.0)),
+        "tflite": {
+            **shown_by(outcome("other", 0.1, False)),
+            "quantized": "int8",
+            "tolerance": 0.01,
+        },
+    }
+    error = report.failure(content, report.make_report(content, results, 1e-4))
+    assert str(error).startswith("model.tflite: blob 'other' of the tflite differs from ")
+    assert error.hint.startswith("that is what --quantize int8 costs: choose float16")
+
+
 @pytest.mark.parametrize("file", ["weights.npz", "model.keras", "names.json"])
 def test_what_was_cut_off_since_is_named(served, good, file, tmp_path):
     out = tmp_path / "out"

@@ -566,8 +566,16 @@ def test_the_longest_labels_are_read(toml):
 @pytest.mark.parametrize(
     ("shape", "top", "told"),
     [
-        ((2, 3), "TanH", "there are 2 labels, and 3 classes in the net"),
-        ((2, 3, 1, 1), "TanH", "there are 2 labels, and 3 classes in the net"),
+        (
+            (2, 3),
+            "TanH",
+            "there are 2 labels, and 3 classes in the net: images cannot be classified with them",
+        ),
+        (
+            (2, 3, 1, 1),
+            "TanH",
+            "there are 2 labels, and 3 classes in the net: images cannot be classified with them",
+        ),
         ((2, 2), "TanH", None),
         ((2, 3, 5, 7), "TanH", None),
         ((2, 3), "ArgMax", None),

@@ -172,9 +172,8 @@ class _Checks:
         # Rounding that grows in the net does so here, too.
         allowed = verify.allowances(self.content.net, self.grown).values()
         passed = error <= max(self.tolerance, *allowed, 0.0)
-        return verify.Outcome(
-            (verify.Compared("pixels", (), error, error, 1.0, passed),)
-        ).document()
+        fed = baking.SIGNATURE if artefact == "saved_model" else baking.PIXELS
+        return verify.Outcome((verify.Compared(fed, (), error, error, 1.0, passed),)).document()
 
     def like_the_class(self, reference: Path) -> dict[str, Any]:
         """The outputs against those of the class, on the inputs of a user's own activations."""

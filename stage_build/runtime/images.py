@@ -157,7 +157,8 @@ class ImagesCalls(Calls):
         """(..., H, W, C) RGB or gray pixels with the net's order of channels, mean and scale."""
         values = tf.cast(pixels, tf.float32)
         if self.images["channels"] == "bgr":
-            values = tf.reverse(values, [-1])
+            # Not tf.reverse: TensorFlow Lite gives its int8 form another scale than its input.
+            values = tf.gather(values, [2, 1, 0], axis=-1)
         sides = [values.shape[axis] or tf.shape(values)[axis] for axis in (-3, -2)]
         return (values - self.cut_mean(*sides)) * np.float32(self.images["scale"])
 
