@@ -44,6 +44,22 @@ def test_a_python_layer_is_converted_and_verified(gain, tmp_path):
     assert not list(gain.glob("__pycache__"))
 
 
+@pytest.mark.slow
+def test_a_plug_in_is_known_to_whoever_checks_other_sizes(gain, tmp_path):
+    lowering = gain / "lowering.py"
+    text = lowering.read_text("utf-8")
+    assert text.count("@lowering(") == 1
+    lowering.write_text(re.sub(r"(@lowering\(.*)\)", r"\1, any_size=True)", text), "utf-8")
+    prototxt, out = tmp_path / "net.prototxt", tmp_path / "out"
+    prototxt.write_text("\n".join(NET), "utf-8")
+    asked = ("--plugin", gain)
+    done = cli.orchestrate("convert", prototxt, "-o", out, "--dynamic-size", *asked)
+    assert done.returncode == 0, done.stderr
+    assert '"data": (None, None, None, 3)' in (out / "model.py").read_text()
+    done = cli.orchestrate("verify", out, *asked)
+    assert done.returncode == 0, done.stderr
+
+
 def test_without_its_plugin_a_python_layer_is_unsupported(tmp_path):
     prototxt = tmp_path / "net.prototxt"
     prototxt.write_text("\n".join(NET), "utf-8")
