@@ -112,32 +112,44 @@ def _hard(file: h5py.File, name: str, values: np.ndarray) -> None:
 
 
 def _virtual(file: h5py.File, name: str, values: np.ndarray) -> None:
-    layout = h5py.VirtualLayout(values.shape, "<f4")
-    layout[...] = h5py.VirtualSource("/etc/passwd", "data/0", values.shape)
-    file.create_virtual_dataset(name, layout)
+    how, space = _timeless(h5py.h5p.DATASET_CREATE), h5py.h5s.create_simple(values.shape)
+    how.set_virtual(space, b"/etc/passwd", b"data/0", space)
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.IEEE_F32LE, space, how)
 
 
 def _named_type(file: h5py.File, name: str, values: np.ndarray) -> None:
-    file[name] = np.dtype("<f4")
+    # A copy of one in the oldest form, which has no time in it.
+    with h5py.File(io.BytesIO(), "w", libver="earliest") as other:
+        other["type"] = np.dtype("<f4")
+        other.copy("type", file, name)
 
 
 def _group(file: h5py.File, name: str, values: np.ndarray) -> None:
-    file.create_group(name + "/0")
+    _groups(file, name + "/0")
 
 
 def _deep(file: h5py.File, name: str, values: np.ndarray) -> None:
-    file.create_group(name + "/x" * 70)
+    _groups(file, name + "/x" * 70)
+
+
+def _groups(file: h5py.File, name: str) -> None:
+    """Makes a group, and those that it is in."""
+    parts = name.split("/")
+    for depth in range(1, len(parts) + 1):
+        path = "/".join(parts[:depth])
+        if path not in file:
+            h5py.h5g.create(file.id, path.encode(), None, _timeless(h5py.h5p.GROUP_CREATE))
 
 
 def _compact(file: h5py.File, name: str, values: np.ndarray) -> None:
-    how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    how = _timeless(h5py.h5p.DATASET_CREATE)
     how.set_layout(h5py.h5d.COMPACT)
     space = h5py.h5s.create_simple((3,))
     h5py.h5d.create(file.id, name.encode(), h5py.h5t.IEEE_F32LE, space, how)
 
 
 def _solver(file: h5py.File, name: str, values: np.ndarray) -> None:
-    file.require_group("history")
+    _groups(file, "history")
 
 
 def _moved(file: h5py.File, name: str, values: np.ndarray) -> None:
