@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import math
-import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from stage_build.page.facts import (
     shown,
     worst,
 )
+from stage_build.publish import size
 
 HERE = Path(__file__).parent
 
@@ -143,7 +143,7 @@ def _artefacts(folder: Path, report: Mapping[str, Any]) -> list[dict[str, Any]]:
             {
                 "what": WHAT[name],
                 "file": f"{file}, {bits}" if bits else file,
-                "bytes": part.get("bytes") or _bytes(folder / file),
+                "bytes": part.get("bytes") or size(folder / file),
                 **_row(part, part["tolerance"]),
             }
         )
@@ -168,15 +168,6 @@ def _row(outcome: Mapping[str, Any], tolerance: float) -> dict[str, Any]:
         "reason": worst_blob.get("reason", ""),
         "tolerance": tolerance,
     }
-
-
-def _bytes(path: Path) -> int:
-    """The size of a file, or of all files in a folder; 0 where it is not there."""
-    if not path.is_dir():
-        return path.stat().st_size if path.exists() else 0
-    return sum(
-        os.stat(os.path.join(at, name)).st_size for at, _, names in os.walk(path) for name in names
-    )
 
 
 def _failure(content: Interchange, report: Mapping[str, Any]) -> dict[str, Any] | None:
