@@ -11,11 +11,23 @@ import hashlib
 import json
 import math
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 import h5py
 import numpy as np
@@ -31,7 +43,7 @@ VERSION = 1
 # Bytes. A net of 500 layers takes half a megabyte; parsed, the worst of 16 MB take 400.
 MAX_INDEX = 16 * 1024 * 1024
 MAX_ARRAYS = 1 << 16
-SLICE = 16 * 1024 * 1024
+SLICE = 4 * 1024 * 1024  # bytes that are hashed, written and looked through at once
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,7 @@ class Interchange:
         labels: the names of the classes, in the order of their indices.
 
     When writing, sources and notes are taken last: the sources may still be hashed meanwhile, and
-    the slices of the weights may add notes.
+    notes on the weights be added.
     """
 
     net: Net
@@ -116,9 +128,18 @@ def array_shape(arrays: Mapping[str, Any], key: str) -> Tuple[int, ...]:
 
 # Writing
 
+# Takes a parameter's key, how many of its values are NaN or infinite, and how many values it has.
+NonFinite = Callable[[str, int, int], None]
 
-def write(path: Path, content: Interchange) -> None:
+
+def write(path: Path, content: Interchange, non_finite: Optional[NonFinite] = None) -> None:
     """Writes `content` to `path`, whole or not at all.
+
+    The disk is not waited for: what a power cut spoils no longer matches its digests, and is made
+    again from the sources.
+
+    Args:
+        non_finite: told of each of the weights that has NaNs or infinities.
 
     Raises:
         EnvironmentProblem: no space, no permission.
@@ -127,7 +148,7 @@ def write(path: Path, content: Interchange) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         _require_space(path, content)
-        _write(partial, content)
+        _write(partial, content, non_finite)
         os.replace(str(partial), str(path))
     except OSError as error:
         raise cannot_use(path, error) from error
@@ -153,7 +174,7 @@ def _nbytes(array: Any) -> int:
     return math.prod(array.shape) * np.dtype(array.dtype).itemsize
 
 
-def _write(path: Path, content: Interchange) -> None:
+def _write(path: Path, content: Interchange, non_finite: Optional[NonFinite]) -> None:
     pool = _ArrayPool()
     document: Dict[str, Any] = {
         "format": FORMAT,
@@ -186,16 +207,23 @@ def _write(path: Path, content: Interchange) -> None:
             _create(group, str(i), array.shape, array.dtype) for i, array in enumerate(pool.arrays)
         ]
         file.flush()
-        with open(str(path), "r+b", buffering=0) as raw, _Beside(raw) as beside:
-            document["arrays"] = [
-                {
-                    "dataset": f"data/{i}",
-                    "shape": list(array.shape),
-                    "dtype": np.dtype(array.dtype).newbyteorder("<").str,
-                    "sha256": _write_array(raw, offset, array, beside),
-                }
-                for i, (array, offset) in enumerate(zip(pool.arrays, offsets))
+        with open(str(path), "r+b", buffering=0) as raw, ThreadPoolExecutor(1) as beside:
+            written = [
+                _write_array(raw, offset, array, beside)
+                for array, offset in zip(pool.arrays, offsets)
             ]
+        document["arrays"] = [
+            {
+                "dataset": f"data/{i}",
+                "shape": list(array.shape),
+                "dtype": np.dtype(array.dtype).newbyteorder("<").str,
+                "sha256": digest,
+            }
+            for i, (array, (digest, _)) in enumerate(zip(pool.arrays, written))
+        ]
+        for key, i in document["weights"].items():
+            if non_finite is not None and written[i][1]:
+                non_finite(key, written[i][1], math.prod(pool.arrays[i].shape))
         document["sources"] = [vars(source) for source in content.sources]
         document["notes"] = list(content.notes)
         index = json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode()
@@ -207,11 +235,6 @@ def _write(path: Path, content: Interchange) -> None:
             )
         for name, data in (("index", index), ("index_sha256", hashlib.sha256(index).digest())):
             file.create_dataset(name, data=np.frombuffer(data, np.uint8))
-    descriptor = os.open(str(path), os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _ArrayPool:
@@ -240,41 +263,24 @@ def _create(group: h5py.Group, name: str, shape: Tuple[int, ...], dtype: Any) ->
     return int(dataset.get_offset() or 0)
 
 
-class _Beside:
-    """Two threads beside the writing one: one hashes, one has the disk take what was written."""
+def _write_array(raw: Any, offset: int, array: Any, beside: ThreadPoolExecutor) -> Tuple[str, int]:
+    """Writes an array from the byte `offset` on, and hashes it on another core.
 
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
-        self._hasher = ThreadPoolExecutor(1)
-        self._flusher = ThreadPoolExecutor(1)
-        self._flushing: Optional[Future] = None
-
-    def __enter__(self) -> _Beside:
-        return self
-
-    def hash(self, digest: Any, view: memoryview) -> Future:
-        """Starts to take `view` into the digest, and a flush unless one is under way."""
-        if self._flushing is None or self._flushing.done():
-            self._flushing = self._flusher.submit(os.fsync, self._raw.fileno())
-        return self._hasher.submit(digest.update, view)
-
-    def __exit__(self, *_: Any) -> None:
-        self._hasher.shutdown()
-        self._flusher.shutdown()
-
-
-def _write_array(raw: Any, offset: int, array: Any, beside: _Beside) -> str:
-    digest = hashlib.sha256()
+    Returns:
+        its SHA-256, and how many of its values are NaN or infinite.
+    """
+    digest, others = hashlib.sha256(), 0
     for piece in _slices(array):
         stored = np.ascontiguousarray(piece, np.dtype(array.dtype).newbyteorder("<"))
         view = stored.data.cast("B")
-        hashing = beside.hash(digest, view)
+        hashing = beside.submit(digest.update, view)
         written = 0
         while written < len(view):
             written += os.pwrite(raw.fileno(), view[written:], offset + written)
         offset += len(view)
+        others += piece.size - int(np.count_nonzero(np.isfinite(piece)))
         hashing.result()
-    return digest.hexdigest()
+    return digest.hexdigest(), others
 
 
 def _slices(array: Any) -> Iterator[np.ndarray]:
@@ -304,13 +310,18 @@ class _Arrays(Mapping[str, np.ndarray]):
     def __init__(self, file: File, arrays: Mapping[str, _Array]) -> None:
         self._file = file
         self._arrays = arrays
+        self._checked: Set[str] = set()
 
     def __getitem__(self, key: str) -> np.ndarray:
         array = self._arrays[key]
         values = self._file.values(array.dataset)
+        if key in self._checked:
+            return values
         if hashlib.sha256(values.reshape(-1).view(np.uint8).data).hexdigest() != array.sha256:
             message = f"array {key!r} does not match its digest: the file is damaged"
             raise self._file.error(message)
+        if self._file.mapped:  # else it is read anew
+            self._checked.add(key)
         return values
 
     def __contains__(self, key: object) -> bool:
@@ -343,15 +354,19 @@ def has_index(path: Path) -> bool:
         return file.has("index")
 
 
-def read(path: Path) -> Interchange:
+def read(path: Path, mapped: bool = False) -> Interchange:
     """Opens an interchange file; arrays are read, and checked against their digests, on access.
+
+    Args:
+        mapped: whether arrays are views of the mapped file instead, checked once: for a file that
+            nobody else changes.
 
     Raises:
         MalformedModel: not an interchange file, damaged, or inconsistent.
         UnsupportedModel: written in a newer version of the format.
         UsageError, EnvironmentProblem: the file cannot be opened.
     """
-    with File(Path(path)) as file:
+    with File(Path(path), mapped) as file:
         document = Checked(_document(file), "index", file.error)
         _check_format(document, file)
         net = net_from(document.child("net"))

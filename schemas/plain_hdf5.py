@@ -47,13 +47,17 @@ class Dataset:
 class File:
     """An HDF5 file; a context manager, within which `find` may be asked, and `values` afterwards.
 
+    Args:
+        mapped: whether values are views of the mapped file, where nobody else changes it.
+
     Raises:
         MalformedModel: it is not HDF5, or damaged.
         UsageError, EnvironmentProblem: it cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mapped: bool = False) -> None:
         self.path = path
+        self.mapped = mapped
         try:
             self._size = path.stat().st_size
             with open(str(path), "rb") as start:
@@ -133,6 +137,10 @@ class File:
     def values(self, dataset: Dataset) -> np.ndarray:
         """The dataset's values, read without libhdf5."""
         count = math.prod(dataset.shape)
+        if self.mapped and count:
+            whole = np.memmap(str(self.path), np.uint8, "r")
+            view = np.frombuffer(whole.data, dataset.dtype, count, dataset.offset)
+            return view.reshape(dataset.shape)
         values = np.fromfile(str(self.path), dataset.dtype, count, offset=dataset.offset)
         if values.size != count:
             raise self.error("the file became shorter while it was read")

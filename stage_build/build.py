@@ -17,13 +17,10 @@ from schemas.graph import Net
 from schemas.interchange import Interchange, read, weight_bytes
 from stage_build import codegen, images, passes, publish, sizes
 from stage_build.delivery import FORMATS, SERVED, Delivery
-from stage_build.helper import Helper
+from stage_build.helper import FORKS, Helper, Nursery
 from stage_build.lowering.registry import Lowered, lower, require_held
 from stage_build.page import write_page
 from stage_build.report import failure, make_report, write_report
-
-# Above this, exporting and checking at once would hold the weights too many times over.
-TOGETHER = 256 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -57,20 +54,31 @@ class Job:
 
 @dataclass(frozen=True)
 class Helpers:
-    """The two processes that hold TensorFlow."""
+    """The processes that hold TensorFlow.
 
+    Attributes:
+        exporter: makes what is made of the class.
+        checker: checks the class and what is made of the served net.
+        keras: checks model.keras, which takes the most memory and time to load.
+    """
+
+    nursery: Nursery
     exporter: Helper
     checker: Helper
+    keras: Helper
 
     @classmethod
     def start(cls) -> Helpers:
-        """Starts both."""
-        return cls(Helper("stage_build.artefacts.export"), Helper("stage_build.artefacts.check"))
+        """Has TensorFlow imported; they themselves are started when they are needed."""
+        exporter, checker = "stage_build.artefacts.export", "stage_build.artefacts.check"
+        nursery = Nursery((exporter, checker) if FORKS else ())
+        return cls(nursery, *(Helper(nursery, name) for name in (exporter, checker, checker)))
 
     def close(self) -> None:
-        """Ends both."""
-        self.exporter.close()
-        self.checker.close()
+        """Ends them all."""
+        for helper in (self.exporter, self.checker, self.keras):
+            helper.close()
+        self.nursery.close()
 
 
 def build(job: Job, helpers: Helpers, events: Events) -> dict[str, Any]:
@@ -85,7 +93,7 @@ def build(job: Job, helpers: Helpers, events: Events) -> dict[str, Any]:
     publish.check_target(job.out, job.force)
     publish.check_failed(failed)
     events.progress("open", 0, 1)
-    content = read(job.net_file)
+    content = read(job.net_file, mapped=job.adopt)
     weights = weight_bytes(content)
     _require_possible(content, job.delivery)
     delivered = content
@@ -100,9 +108,7 @@ def build(job: Job, helpers: Helpers, events: Events) -> dict[str, Any]:
         _write(folder, delivered, lowered, job.delivery, events)
         _write_served(folder, delivered, job.delivery, events)
         seconds = {"generate": time.monotonic() - started}
-        results, peaks = _export_and_check(
-            job, folder, helpers, events, seconds, weights <= TOGETHER
-        )
+        results, peaks = _export_and_check(job, folder, helpers, events, seconds)
         report = make_report(content, results, job.tolerance)
         report["delivery"] = job.delivery.document()
         for name, part in report["artefacts"].items():
@@ -198,17 +204,15 @@ def _export_and_check(
     helpers: Helpers,
     events: Events,
     seconds: dict[str, float],
-    together: bool,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
-    """Has one process export, and the other check the class and what was exported.
+    """Has one process export, and the others check the class and what is exported meanwhile.
 
     Returns:
-        Artefact -> what its check showed, and the peak memory of both processes.
+        Artefact -> what its check showed, and the peak memory of the processes.
     """
-    exports = tuple(name for name in job.delivery.formats if name != "class")
-    peaks: dict[str, int] = {}
+    exports = [name for name in job.delivery.formats if name != "class"]
     checks = _Checks(
-        helpers.checker,
+        helpers,
         folder,
         job.net_file,
         job.tolerance,
@@ -216,31 +220,40 @@ def _export_and_check(
         job.delivery.calibration,
         job.plugins,
     )
-    if together:
-        checks.ask("class")
-    if exports:
-        events.progress("export", 0, 1)
-        helpers.exporter.ask(folder=str(folder), **job.delivery.document())
-        exported = helpers.exporter.answer()
-        helpers.exporter.rest()
-        seconds.update(exported["seconds"])
-        peaks["export"] = exported["peak_bytes"]
-    for place, artefact in enumerate(("class", *exports)):
+    peaks: dict[str, int] = {}
+
+    def told(artefact: str, place: int) -> None:
         events.progress(f"verify {artefact}", place, len(exports) + 1)
-        if artefact != "class" or not together:
-            checks.ask(artefact)
         result = checks.answer(artefact)
         seconds[f"verify {artefact}"] = result["seconds"]
         peaks["check"] = max(peaks.get("check", 0), result["peak_bytes"])
+
+    checks.ask("class")
+    if exports:
+        request = helpers.exporter.ask(folder=str(folder), **job.delivery.document())
+    told("class", 0)  # its roundings apply to the others
+    asked: list[str] = []
+    for place, _ in enumerate(exports):
+        events.progress("export", place, len(exports))
+        exported = helpers.exporter.answer(request)
+        seconds.update(exported["seconds"])
+        peaks["export"] = exported["peak_bytes"]
+        if place + 1 == len(exports):
+            helpers.exporter.rest()
+        checks.ask(exported["format"])
+        asked.append(exported["format"])
+    for place, artefact in enumerate(asked, 1):
+        told(artefact, place)
     helpers.checker.rest()
-    return checks.results, peaks
+    helpers.keras.rest()
+    return {name: checks.results[name] for name in job.delivery.formats}, peaks
 
 
 @dataclass(frozen=True)
 class _Checks:
     """The checks of one result folder; the class comes first, its roundings apply to the others."""
 
-    checker: Helper
+    helpers: Helpers
     folder: Path
     net_file: Path
     tolerance: float
@@ -248,11 +261,12 @@ class _Checks:
     calibration: str | None
     plugins: tuple[str, ...] = ()
     again: bool = False
+    asked: dict[str, int] = field(default_factory=dict)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def ask(self, artefact: str) -> None:
         is_class = artefact == "class"
-        self.checker.ask(
+        self.asked[artefact] = self._checker(artefact).ask(
             folder=str(self.folder),
             net_file=str(self.net_file),
             artefact=artefact,
@@ -265,8 +279,11 @@ class _Checks:
         )
 
     def answer(self, artefact: str) -> dict[str, Any]:
-        self.results[artefact] = self.checker.answer()
+        self.results[artefact] = self._checker(artefact).answer(self.asked[artefact])
         return self.results[artefact]
+
+    def _checker(self, artefact: str) -> Helper:
+        return self.helpers.keras if artefact == "keras" else self.helpers.checker
 
 
 def _place(folder: Path, job: Job) -> None:
@@ -304,7 +321,7 @@ def verify(
         expected = ", ".join(format_.file for format_ in FORMATS.values())
         raise UsageError(f"none of {expected} is there", str(out), "pass a converted model")
     checks = _Checks(
-        helpers.checker, out, out / "net.h5", tolerance, reference, calibration, plugins, again=True
+        helpers, out, out / "net.h5", tolerance, reference, calibration, plugins, again=True
     )
     for place, artefact in enumerate(there):
         events.progress(f"verify {artefact}", place, len(there))

@@ -6,6 +6,7 @@ import ast
 import functools
 import json
 import re
+import struct
 import textwrap
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -360,13 +361,16 @@ def _source(node: ast.expr) -> str:
 
 # weights.npz
 
+ZIP_PADDING = 0xD935  # the number that Android's zipalign gives such a field
+
 
 def write_weights(
     path: Path, lowered: Sequence[Lowered], progress: Callable[[int, int], None]
 ) -> list[dict[str, Any]]:
     """Writes every Keras weight as a numbered member of an npz file, one at a time.
 
-    Members are stored uncompressed and without times, so that equal weights give equal bytes.
+    Members are stored uncompressed and without times, so that equal weights give equal bytes, and
+    their values start at a multiple of 64 bytes.
 
     Returns:
         For each member, the layer it belongs to and its shape.
@@ -376,11 +380,20 @@ def write_weights(
         for place, item in enumerate(lowered):
             for array in item.call.weights():
                 info = zipfile.ZipInfo(f"{len(written)}.npy", (1980, 1, 1, 0, 0, 0))
+                info.extra = _padding(archive.start_dir, info.filename)
                 with archive.open(info, "w", force_zip64=True) as member:
                     _write_array(member, array)
                 written.append({"layer": item.site.layer.name, "shape": list(array.shape)})
             progress(place + 1, len(lowered))
     return written
+
+
+def _padding(offset: int, name: str) -> bytes:
+    """The extra field with which a member whose header starts at `offset` starts at a multiple of
+    64 bytes: NumPy's header is as long, so that the values can be used where they lie."""
+    fixed = 30 + len(name) + 20  # zip's local header, and what ZIP64 adds
+    missing = -(offset + fixed + 4) % 64
+    return struct.pack("<HH", ZIP_PADDING, missing) + bytes(missing)
 
 
 def _write_array(member: Any, array: np.ndarray) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ SERVED = "served"
 
 LAYOUTS = ("nhwc", "nchw")
 QUANTIZATIONS = ("float16", "dynamic", "int8")
+FLOAT32 = "float32"
+PRECISIONS = (FLOAT32, "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Delivery:
         formats: of `FORMATS`, the class first.
         quantize: of `QUANTIZATIONS`, for model.tflite; None for float32.
         calibration: the folder of images that int8 is calibrated on.
+        precision: of `PRECISIONS`, what the SavedModel computes convolutions and inner products in.
         allow_large: make graphs of constants whatever the size of the weights.
         swap_rgb: the first convolution takes RGB where Caffe's takes BGR.
         transpose_hw: images are height by width where Caffe's are width by height (Matlab).
@@ -72,6 +75,7 @@ class Delivery:
     formats: tuple[str, ...] = DEFAULT
     quantize: str | None = None
     calibration: str | None = None
+    precision: str = FLOAT32
     allow_large: bool = False
     swap_rgb: bool = False
     transpose_hw: bool = False
@@ -83,6 +87,7 @@ class Delivery:
     def __post_init__(self) -> None:
         for option, value, known in (
             ("--quantize", self.quantize, (None, *QUANTIZATIONS)),
+            ("--precision", self.precision, PRECISIONS),
             ("--input-layout", self.input_layout, LAYOUTS),
         ):
             if value not in known:
@@ -91,6 +96,7 @@ class Delivery:
         for option, given, needed in (
             ("--quantize", self.quantize, ("tflite",)),
             ("--calibration", self.calibration, ("tflite",)),
+            (f"--precision {self.precision}", self.precision != FLOAT32, ("saved_model",)),
             ("--bake-preprocess", self.bake_preprocess, ("saved_model",)),
             ("--bake-normalization", self.bake_normalization, ("keras", "tflite")),
         ):
@@ -132,6 +138,7 @@ class Delivery:
         return {
             "door": self.door(),
             "quantize": self.quantize,
+            "precision": self.precision,
             "dynamic_size": self.dynamic_size,
             "baked": [
                 name
@@ -147,6 +154,13 @@ class Delivery:
     def document(self) -> dict[str, Any]:
         """JSON values."""
         return {**asdict(self), "formats": list(self.formats)}
+
+
+def fewer_bits(artefact: str, facts: Mapping[str, Any]) -> str | None:
+    """Of `QUANTIZATIONS` and `PRECISIONS`, what a format has instead of float32; of
+    `Delivery.facts`."""
+    chosen = {"tflite": facts.get("quantize"), "saved_model": facts.get("precision")}.get(artefact)
+    return None if chosen == FLOAT32 else chosen
 
 
 def chosen_formats(text: str) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
-"""A second process that holds TensorFlow, asked over a pipe.
+"""Processes that hold TensorFlow, asked over sockets.
 
-The worker itself never imports TensorFlow: one helper exports, another checks what the first one
-wrote. TensorFlow keeps the memory it once had, so a helper that grew large is ended after its work.
+The worker itself never imports TensorFlow: a nursery does, once, and every helper is forked from
+it, so that one exports and others check what the first one wrote. TensorFlow keeps the memory it
+once had: a helper that grew large is ended after its work.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import gc
 import importlib
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,71 +24,162 @@ from schemas.errors import StageCrashed, revive
 from schemas.events import as_conversion_error, peak_bytes
 
 LARGE = 1024**3
+# A process that has only imported TensorFlow has no thread of its, and may be forked: on Linux. The
+# libraries of macOS are not made for it.
+FORKS = sys.platform.startswith("linux")
 
-Handler = Callable[..., dict[str, Any]]
+Handler = Callable[..., dict[str, Any] | Iterator[dict[str, Any]]]
 
 _START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[3]); "
-    "from stage_build.helper import serve; serve(sys.argv[1], int(sys.argv[2]))"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from stage_build import helper; getattr(helper, sys.argv[2])(int(sys.argv[3]), *sys.argv[4:])"
 )
 
 
-class Helper:
-    """The asking side. The process starts at once, so that its TensorFlow loads meanwhile.
+def _started(function: str, end: socket.socket, *arguments: str) -> subprocess.Popen[bytes]:
+    """A Python process that runs a function of this module on its end of a socket pair."""
+    root = str(Path(__file__).resolve().parent.parent)
+    path = json.dumps([*(p for p in sys.path if p), root])
+    return subprocess.Popen(
+        [sys.executable, "-c", _START, path, function, str(end.fileno()), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr.fileno(),
+        pass_fds=(end.fileno(),),
+    )
+
+
+class Nursery:
+    """Starts the processes of helpers, and knows how they ended.
 
     Args:
-        module: the name of a module with ``handle(**request) -> answer``, all of JSON values.
+        modules: what they will need, which is imported at once and once for all. Of none, every
+            process imports its own.
     """
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, modules: Sequence[str]) -> None:
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._process = _started("nurse", theirs, *modules)
+
+    def start(self, module: str) -> tuple[socket.socket, int]:
+        """A process that serves `module`: a socket to it, and its number.
+
+        Raises:
+            StageCrashed: the nursery died.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            return ours, self._asked({"serve": module}, [theirs.fileno()])
+
+    def ended(self, pid: int) -> int:
+        """Waits for the end of a process: its exit code, or the negative number of a signal."""
+        return self._asked({"wait": pid})
+
+    def _asked(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> int:
+        try:
+            socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
+            return int(json.loads(self._control.recv(64)))
+        except (OSError, ValueError):  # it is gone
+            code = self._process.wait()
+            raise StageCrashed(f"the process that imports TensorFlow {_how(code)}") from None
+
+    def close(self) -> None:
+        """Ends it, and with it what still waits for requests."""
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def nurse(descriptor: int, *modules: str) -> None:
+    """The nursery's side: starts and waits for processes as it is told, until nobody is left."""
+    control = socket.socket(fileno=descriptor)
+    for module in modules:
+        with suppress(ImportError):  # a missing package is told by who needs it
+            importlib.import_module(module)
+    gc.freeze()  # what is not looked through is not copied
+    while True:
+        text, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
+        if not text:
+            return
+        request = json.loads(text)
+        if "wait" in request:
+            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+        else:
+            with socket.socket(fileno=descriptors[0]) as end:
+                answer = (_fork if modules else _spawn)(control, end, request["serve"])
+        control.send(json.dumps(answer).encode())
+
+
+def _spawn(_: socket.socket, end: socket.socket, module: str) -> int:
+    return _started("serve", end, module).pid
+
+
+def _fork(control: socket.socket, end: socket.socket, module: str) -> int:
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            control.close()
+            with suppress(OSError):  # its name among the system's processes
+                Path("/proc/self/comm").write_text(module.rpartition(".")[2])
+            serve(end.detach(), module)
+            code = 0
+        finally:
+            os._exit(code)
+    return pid
+
+
+class Helper:
+    """The asking side.
+
+    Args:
+        nursery: starts the process, with the first request.
+        module: the name of a module with ``handle(**request) -> answer``, all of JSON values; of
+            several answers, an iterator.
+    """
+
+    def __init__(self, nursery: Nursery, module: str) -> None:
+        self._nursery = nursery
         self._module = module
         self._peak_bytes = 0
         self._serial = 0
-        self._process = self._start()
+        self._pid = 0
 
-    def _start(self) -> subprocess.Popen[str]:
-        read_end, write_end = os.pipe()
-        root = str(Path(__file__).resolve().parent.parent)
-        path = json.dumps([*(p for p in sys.path if p), root])
-        process = subprocess.Popen(
-            [sys.executable, "-c", _START, self._module, str(write_end), path],
-            stdin=subprocess.PIPE,
-            pass_fds=(write_end,),
-            stdout=sys.stderr.fileno(),
-            text=True,
-        )
-        os.close(write_end)
-        self._answers = os.fdopen(read_end, encoding="utf-8")
-        return process
-
-    def ask(self, **request: Any) -> None:
+    def ask(self, **request: Any) -> int:
         """Hands in a request; `answer` waits for what comes of it.
+
+        Returns:
+            The request's number.
 
         Raises:
             StageCrashed: the process died.
         """
-        if self._process.poll() is not None:
+        if self._pid and self._gone():
             self.close()
-            self._process = self._start()
-        assert self._process.stdin is not None
+        if not self._pid:
+            self._socket, self._pid = self._nursery.start(self._module)
+            self._lines = self._socket.makefile("r", encoding="utf-8")
         self._serial += 1
         try:
-            self._process.stdin.write(json.dumps([self._serial, request]) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
+            self._socket.sendall(json.dumps([self._serial, request]).encode() + b"\n")
+        except OSError:
             raise self._crashed() from None
+        return self._serial
 
-    def answer(self) -> dict[str, Any]:
-        """The answer to the latest request, and ``peak_bytes``, the process's peak memory.
+    def answer(self, wanted: int) -> dict[str, Any]:
+        """The next answer to a request, and ``peak_bytes``, the process's peak memory.
 
-        The answer to an earlier one, whose asker failed before it came, is passed over.
+        Those to earlier ones, whose asker failed before they came, are passed over.
 
         Raises:
             ConversionError: the request failed, or the process died.
         """
         serial = None
-        while serial != self._serial:
-            line = self._answers.readline()
+        while serial != wanted:
+            try:
+                line = self._lines.readline()
+            except OSError:
+                line = ""
             if not line:
                 raise self._crashed()
             serial, answer = json.loads(line)
@@ -94,42 +188,59 @@ class Helper:
         self._peak_bytes = answer["peak_bytes"]
         return dict(answer)
 
+    def _gone(self) -> bool:
+        """Whether the process has ended since."""
+        with suppress(BlockingIOError):
+            return not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return False
+
     def rest(self) -> None:
         """Says that nothing more is asked for now: a process that grew large is ended."""
         if self._peak_bytes > LARGE:
             self.close()
 
     def _crashed(self) -> StageCrashed:
-        code = self._process.wait()
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        how = _how(self._left())
         return StageCrashed(
             f"the process of {self._module} {how}", hint="out of memory? the log has its last words"
         )
 
     def close(self) -> None:
-        """Ends the process; it has nothing to lose."""
-        self._process.kill()
-        self._process.wait()
-        self._answers.close()
-        if self._process.stdin:
-            # What could not be sent to a process that is gone is tried once more here.
-            with suppress(BrokenPipeError):
-                self._process.stdin.close()
+        """Ends the process; it has nothing to lose. The next request starts another."""
+        if self._pid:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            with suppress(StageCrashed):
+                self._left()
+
+    def _left(self) -> int:
+        """Forgets the process, and returns how it ended."""
+        pid, self._pid, self._peak_bytes = self._pid, 0, 0
+        self._lines.close()
+        self._socket.close()
+        return self._nursery.ended(pid)
 
 
-def serve(module: str, descriptor: int) -> None:
-    """The answering side: a request a line on stdin, an answer a line on `descriptor`."""
-    answers = os.fdopen(descriptor, "w", encoding="utf-8")
-    # Loads TensorFlow before the first request; a missing package is told when one comes.
-    with suppress(ImportError):
-        importlib.import_module(module)
-    for line in sys.stdin:
-        serial, request = json.loads(line)
-        try:
-            handle: Handler = importlib.import_module(module).handle
-            answer = {**handle(**request), "peak_bytes": peak_bytes()}
-        except Exception as error:  # the asker raises it again
-            answer = {"error": as_conversion_error(error).document()}
+def _how(code: int) -> str:
+    return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+
+def serve(descriptor: int, module: str) -> None:
+    """The answering side: a request a line, an answer a line."""
+    with socket.socket(fileno=descriptor) as end, end.makefile("r", encoding="utf-8") as lines:
+        for line in lines:
+            serial, request = json.loads(line)
+            for answer in _answers(module, request):
+                end.sendall(json.dumps([serial, answer]).encode() + b"\n")
+
+
+def _answers(module: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    try:
+        handle: Handler = importlib.import_module(module).handle
+        made = handle(**request)
+        for answer in [made] if isinstance(made, dict) else made:
+            yield {**answer, "peak_bytes": peak_bytes()}
+    except Exception as error:  # the asker raises it again
+        yield {"error": as_conversion_error(error).document()}
+    finally:
         gc.collect()
-        answers.write(json.dumps([serial, answer]) + "\n")
-        answers.flush()

@@ -14,7 +14,8 @@ import numpy as np
 from schemas.errors import ConversionError, UsageError, VerificationFailed, listed
 from schemas.graph import Net
 from schemas.interchange import Interchange, array_shape
-from stage_build import learning
+from stage_build import learning, processor
+from stage_build.delivery import FORMATS, PRECISIONS
 
 # What an artefact was held to, see `check.check_artefact`.
 AGAINST = {
@@ -29,6 +30,7 @@ WAYS_OUT = {
     "float16": "leave it out, or accept more with --tolerance",
     "dynamic": "choose float16, or accept more with --tolerance",
     "int8": "choose float16, or calibrate on other images",
+    "bfloat16": "leave it out, or accept more with --tolerance",
 }
 PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "h5py")
 
@@ -82,6 +84,7 @@ def make_report(
             *_about_rounding(main.get("rounding", {}), tolerance),
             *_about_picks(picked),
             *_about_learning(content.net),
+            *_about_precision(results),
         ],
         "versions": versions(),
     }
@@ -132,6 +135,17 @@ def _about_learning(net: Net) -> list[str]:
     ]
 
 
+def _about_precision(results: dict[str, dict[str, Any]]) -> list[str]:
+    """The note that tells of a processor that what was made is not for."""
+    lowered = {result.get("quantized") for result in results.values()} & set(PRECISIONS)
+    if not lowered or not processor.lacks_bfloat16():
+        return []
+    return [
+        "this processor has no instructions for bfloat16 (avx512_bf16 or amx_bf16; on Arm, bf16): "
+        "TensorFlow does without here, and the SavedModel is slower than in float32"
+    ]
+
+
 def write_report(folder: Path, report: dict[str, Any]) -> None:
     """Writes report.json."""
     (folder / "report.json").write_text(
@@ -154,7 +168,9 @@ def failure(content: Interchange, report: dict[str, Any]) -> ConversionError:
     place = str(writer) if writer else f"input {first['name']!r}"
     bits = report["artefacts"].get(first["artefact"], {}).get("quantized")
     if bits:  # which no layer is to blame for
-        place, hint = "model.tflite", f"that is what --quantize {bits} costs: {WAYS_OUT[bits]}"
+        option = "--precision" if bits in PRECISIONS else "--quantize"
+        place = FORMATS[first["artefact"]].file
+        hint = f"that is what {option} {bits} costs: {WAYS_OUT[bits]}"
     if culprit:
         where = f"{culprit['layer']!r} ({culprit['type']}, line {culprit['line']})"
         hint = f"fed the reference's own bottoms, layer {where} is the first that differs; {hint}"

@@ -75,18 +75,16 @@ def compare(
         return replace(failed, reason=f"shape {list(got.shape)}, expected {list(want.shape)}")
     if want.size == 0:
         return replace(failed, max_error=0.0, mean_error=0.0, passed=True)
-    finite, reason = np.isfinite(want), ""
+    finite, reason, same = np.isfinite(want), "", True
     if undefined:
-        same = bool(np.isfinite(got[finite]).all())
         reason = f"computed from infinities or NaNs: {finite.sum()} of {want.size} places compared"
-    else:
-        same = bool(np.isfinite(got[finite]).all()) and np.array_equal(
-            got[~finite], want[~finite], equal_nan=True
-        )
-    if not same:
+    if not finite.all():
+        same = undefined or np.array_equal(got[~finite], want[~finite], equal_nan=True)
+        got, want = got[finite], want[finite]
+    if not (same and np.isfinite(got).all()):
         return replace(failed, reason="infinities or NaNs in other places")
-    difference = np.abs(got[finite].astype(np.float64) - want[finite])
-    magnitude = float(np.abs(want[finite]).max(initial=0.0))
+    difference = np.abs(np.subtract(got, want, dtype=np.float64))
+    magnitude = max(float(want.max(initial=0.0)), -float(want.min(initial=0.0)))
     worst = float(difference.max(initial=0.0))
     limit = 0.0 if index else tolerance * magnitude + ABSOLUTE
     mean = float(difference.mean()) if difference.size else 0.0
@@ -184,7 +182,7 @@ class Outcome:
         }
 
 
-Run = Callable[[Mapping[str, np.ndarray], Sequence[str]], dict[str, np.ndarray]]
+Run = Callable[[Mapping[str, np.ndarray], Sequence[str]], Mapping[str, np.ndarray]]
 
 
 def allowances(net: Net, rounding: Mapping[str, float] | None) -> dict[str, float]:
@@ -249,7 +247,7 @@ def check(
         raise VerificationFailed("the reference has no blob that the model has: nothing is proven")
     got = run(inputs, list(want))
     judge = Judge(net, tolerance, undefined, rounding)
-    compared = [judge(key, got.pop(key), want[key]) for key in ordered(net, want)]
+    compared = [judge(key, got[key], want[key]) for key in ordered(net, want)]
     shown = tuple(blob for blob in compared if not blob.passed or 0 not in blob.shape)
     if not shown:
         raise VerificationFailed(

@@ -13,7 +13,16 @@ from typing import Any, NoReturn
 from schemas.errors import UsageError
 from schemas.events import Events
 from stage_build.build import Helpers, Job, build, verify
-from stage_build.delivery import DEFAULT, FORMATS, LAYOUTS, QUANTIZATIONS, Delivery, chosen_formats
+from stage_build.delivery import (
+    DEFAULT,
+    FLOAT32,
+    FORMATS,
+    LAYOUTS,
+    PRECISIONS,
+    QUANTIZATIONS,
+    Delivery,
+    chosen_formats,
+)
 from stage_build.lowering.registry import plugged_in
 from stage_build.verify import NET_TOLERANCE
 
@@ -73,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--formats", default=",".join(DEFAULT), help=f"of {', '.join(FORMATS)}")
     parser.add_argument("--quantize", choices=QUANTIZATIONS, help="of model.tflite")
     parser.add_argument("--calibration", metavar="DIR", help="images for --quantize int8")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=FLOAT32, help="that the SavedModel computes in"
+    )
     parser.add_argument("--input-layout", choices=LAYOUTS, default="nhwc", help="of images")
     for switch, meaning in SWITCHES.items():
         parser.add_argument(f"--{switch}", action="store_true", help=meaning)
@@ -146,6 +158,7 @@ def _delivery(options: argparse.Namespace) -> Delivery:
         formats=chosen_formats(options.formats),
         quantize=options.quantize,
         calibration=options.calibration,
+        precision=options.precision,
         input_layout=options.input_layout,
         **{name: getattr(options, name) for name in switches},
     )

@@ -64,20 +64,21 @@ def handle(say=None, wait=0, fail=None, die=None, crash=False):
 """
 
 
-@pytest.fixture
-def stage(tmp_path, monkeypatch, capfd):
+@pytest.fixture(params=["forked", "spawned"])
+def stage(tmp_path, monkeypatch, capfd, request):
     """A helper whose module is the one above."""
     (tmp_path / "acted_stage.py").write_text(STAGE)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "stderr", sys.__stderr__)
-    made = helpers.Helper("acted_stage")
+    nursery = helpers.Nursery(["acted_stage"] if request.param == "forked" else [])
+    made = helpers.Helper(nursery, "acted_stage")
     yield made
     made.close()
+    nursery.close()
 
 
 def asked(stage, **request):
-    stage.ask(**request)
-    return stage.answer()
+    return stage.answer(stage.ask(**request))
 
 
 def test_a_helper_answers_request_after_request(stage):
@@ -139,13 +140,15 @@ def test_a_missing_package_is_told_when_it_is_needed(tmp_path, monkeypatch):
     (tmp_path / "bare_stage.py").write_text("import no_such_package\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "stderr", sys.__stderr__)
-    made = helpers.Helper("bare_stage")
+    nursery = helpers.Nursery(["bare_stage"])
+    made = helpers.Helper(nursery, "bare_stage")
     try:
         with pytest.raises(ConversionError, match="package 'no_such_package' cannot") as caught:
             asked(made)
         assert caught.value.exit_code == 7
     finally:
         made.close()
+        nursery.close()
 
 
 # The command line, without TensorFlow
@@ -441,19 +444,17 @@ class Worker:
         self.start(*arguments)
         return self.end()
 
-    def helper(self, module: str) -> int:
-        """The number of the helper process that runs a module."""
+    def helpers(self, name: str) -> list[int]:
+        """The numbers of the helper processes of a name: children of the nursery, ours."""
         listed = subprocess.run(
-            ["ps", "-A", "-ww", "-o", "pid=,ppid=,args="],
+            ["ps", "-A", "-o", "pid=,ppid=,comm="],
             capture_output=True,
             text=True,
             check=True,
         ).stdout
-        for line in listed.splitlines():
-            pid, parent, command = line.split(None, 2)
-            if int(parent) == self.process.pid and module in command:
-                return int(pid)
-        raise AssertionError(f"no process of {module} in:\n{listed}")
+        rows = [line.split(None, 2) for line in listed.splitlines()]
+        (nursery,) = (pid for pid, parent, _ in rows if int(parent) == self.process.pid)
+        return [int(pid) for pid, parent, comm in rows if parent == nursery and comm == name]
 
     def close(self) -> int:
         self.process.stdin.close()
@@ -817,21 +818,27 @@ def test_a_result_is_replaced_when_told_to(served, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("module", "task"),
-    [("stage_build.artefacts.export", "export"), ("stage_build.artefacts.check", "verify class")],
+    ("name", "task"),
+    [("export", "export"), ("check", "verify class")],
     ids=["exporter", "checker"],
 )
-def test_a_killed_helper_fails_its_job_alone(served, tmp_path, module, task):
+def test_a_killed_helper_fails_its_job_alone(served, tmp_path, name, task):
     """It is held, so that it dies in the middle of the job and not after it."""
     file, out = net_file(tmp_path / "net.h5"), tmp_path / "out"
-    assert served.run(file, "-o", tmp_path / "warm", "--formats", "class")["event"] == "result"
-    pid = served.helper(module)
-    os.kill(pid, signal.SIGSTOP)
+    assert (
+        served.run(file, "-o", tmp_path / "warm", "--formats", "saved_model")["event"] == "result"
+    )
+    pids = served.helpers(name)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
     served.start(file, "-o", out)
     served.wait_for(task)
     time.sleep(0.5)  # the task is told, then asked for
-    os.kill(pid, signal.SIGKILL)
-    check_error(served.end(), 6, f"the process of {module} was killed by signal 9")
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    check_error(
+        served.end(), 6, f"the process of stage_build.artefacts.{name} was killed by signal 9"
+    )
     assert {path.name for path in tmp_path.iterdir()} == {"net.h5", "warm"}
     # What the other helper had to say of that job is not taken for the next one's.
     event = served.run(net_file(tmp_path / "other.h5", *OTHER), "-o", out)
@@ -839,4 +846,4 @@ def test_a_killed_helper_fails_its_job_alone(served, tmp_path, module, task):
     assert event["compared"] == {"class": 2, "keras": 2, "saved_model": 1}
     blobs = json.loads((out / "report.json").read_text())["blobs"]
     assert [blob["name"] for blob in blobs] == ["image", "other"]
-    assert served.helper(module) != pid
+    assert set(served.helpers(name)).isdisjoint(pids)

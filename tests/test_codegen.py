@@ -715,6 +715,11 @@ def test_the_weights_are_numbered_plain_arrays(tmp_path):
         # Plain and without times: equal weights give equal bytes.
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
+        # Where values can be used as they lie.
+        whole = (folder / "weights.npz").read_bytes()
+        for info in archive.infolist():
+            assert whole.index(archive.read(info), info.header_offset) % 64 == 0
+            assert archive.read(info).index(b"\n") % 64 == 63
     with np.load(folder / "weights.npz", allow_pickle=False) as arrays:
         assert arrays.files == ["0", "1", "2", "3"]
         assert all(arrays[name].dtype == np.float32 for name in arrays.files)

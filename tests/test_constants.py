@@ -26,7 +26,7 @@ def test_constants_are_as_large_as_the_input(form, shape, tmp_path):
     net = content.net
     assert net.dynamic_batch
     nets.package(content, tmp_path)
-    export.handle(str(tmp_path), ["keras", "saved_model"])
+    list(export.handle(str(tmp_path), ["keras", "saved_model"]))
     data = np.random.default_rng(2).standard_normal(shape, np.float32)
     want = reference.forward(net, content.weights, {"data": data})
     for runner in (models.load_keras(tmp_path), models.SavedRunner(tmp_path)):

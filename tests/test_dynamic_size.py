@@ -386,7 +386,7 @@ def det1(tmp_path_factory):
     content = Interchange(built.net, arrays)
     sizes.require_any_size(content.net, content.weights)
     package(content, folder)
-    export.handle(str(folder), ["keras", "saved_model"])
+    list(export.handle(str(folder), ["keras", "saved_model"]))
     return content, folder
 
 
@@ -426,7 +426,7 @@ def test_mtcnns_first_net_at_five_sizes(det1, artefact):
 def test_mtcnns_first_net_at_five_sizes_in_tflite(det1):
     """Sizes that only the run tells are within TFLite's own operations."""
     content, folder = det1
-    export.handle(str(folder), ["tflite"], dynamic_size=True)
+    list(export.handle(str(folder), ["tflite"], dynamic_size=True))
     run = lite.LiteRunner(folder)
     for size in PYRAMID:
         check_at(content, run, size, content.net.outputs)
@@ -437,7 +437,7 @@ def test_mtcnns_first_net_at_five_sizes_in_tflite(det1):
 def test_every_output_is_right_at_other_sizes_in_tflite(layers, tmp_path):
     content = net(*layers)
     package(content, tmp_path)
-    export.handle(str(tmp_path), ["tflite"], dynamic_size=True)
+    list(export.handle(str(tmp_path), ["tflite"], dynamic_size=True))
     run = lite.LiteRunner(tmp_path)
     outcome = sizes.check_sizes(content.net, content.weights, run, LAYER_TOLERANCE)
     assert outcome.first_failure is None

@@ -206,7 +206,7 @@ def sequences(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sequences")
     content = SEQUENCES.content()
     nets.package(content, folder)
-    export.handle(str(folder), ["keras", "saved_model"])
+    list(export.handle(str(folder), ["keras", "saved_model"]))
     return content, folder
 
 

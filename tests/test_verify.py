@@ -845,7 +845,7 @@ def picker(tmp_path):
     blobs["place"][0, 0, 0, 0] = blobs["twice"][0, 0, 0, 0] = 0
     folder = tmp_path / "picker"
     nets.package(content, folder)
-    export.handle(str(folder), ["keras", "saved_model"])
+    list(export.handle(str(folder), ["keras", "saved_model"]))
     changed = Reference("numpy", 1, recorded.inputs, blobs)
     write(folder / "net.h5", Interchange(content.net, content.weights, reference=changed))
     return folder
@@ -887,7 +887,7 @@ def test_a_saved_model_of_another_net_is_no_near_tie(picker, tmp_path):
         nets.layer("Eltwise", "place place", "twice"),
     )
     other = nets.package(content, tmp_path / "other")
-    export.handle(str(other), ["saved_model"])
+    list(export.handle(str(other), ["saved_model"]))
     shutil.rmtree(picker / "saved_model")
     (other / "saved_model").rename(picker / "saved_model")
     result = check.check_artefact(picker, picker / "net.h5", "saved_model", NET_TOLERANCE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
@@ -16,11 +17,15 @@ from schemas.errors import ConversionError, MalformedModel, cannot_use
 from schemas.graph import Layer, Net
 from schemas.interchange import Interchange, read
 from stage_build import diagnosis, sizes, verify
-from stage_build.artefacts import baking, lite, models, opening
-from stage_build.delivery import FORMATS
+from stage_build.artefacts import baking, lite, models, opening, precision
+from stage_build.delivery import FORMATS, fewer_bits
 from stage_build.lowering.registry import given, plugged_in
 
 MAX_REFERENCE = 16 * 1024**3
+# Bytes of blobs in memory at once.
+KEPT = 512 * 1024**2
+# What fewer bits are held to, relative to an output's greatest magnitude.
+TOLERANCES = {**lite.TOLERANCES, **precision.TOLERANCES}
 
 
 def handle(
@@ -48,7 +53,9 @@ def handle(
     out, net = Path(folder), Path(net_file)
     try:
         with plugged_in(plugins):
-            return check_artefact(out, net, artefact, tolerance, user, rounding, images)
+            return check_artefact(
+                out, net, artefact, tolerance, user, rounding, images, mapped=not again
+            )
     except ConversionError:
         raise
     except Exception as error:  # of zipfile, NumPy, Keras and TensorFlow: every type
@@ -70,6 +77,7 @@ def check_artefact(
     reference: Path | None = None,
     rounding: dict[str, float] | None = None,
     calibration: Path | None = None,
+    mapped: bool = False,
 ) -> dict[str, Any]:
     """Loads one artefact of `folder` and compares it with the recorded reference.
 
@@ -85,7 +93,8 @@ def check_artefact(
             nothing was recorded, the others are held to the class on the same inputs.
         rounding: what the check of the class returned under this name.
         calibration: the images that an int8 model.tflite is held to, see `lite.agreement`; fewer
-            bits of weights are held to `lite.TOLERANCES`.
+            bits of weights are held to `lite.TOLERANCES` or `precision.TOLERANCES`.
+        mapped: result and net_file were just made, see `models.load` and `interchange.read`.
 
     Returns:
         JSON values: ``recorded`` (an `Outcome` document), ``picked`` (keys accepted as picked among
@@ -96,11 +105,11 @@ def check_artefact(
         ``culprit``, with its ``cause`` (see `diagnosis.cause`).
     """
     started = time.monotonic()
-    content = read(net_file)
+    content = read(net_file, mapped)
     names = models.load_names(folder)
-    quantized = names.get("quantize") if artefact == "tflite" else None
-    tolerance = max(tolerance, lite.TOLERANCES.get(quantized or "", 0.0))
-    with opening.opened(folder, artefact) as runner:
+    quantized = fewer_bits(artefact, names)
+    tolerance = max(tolerance, TOLERANCES.get(quantized or "", 0.0))
+    with opening.opened(folder, artefact, mapped) as runner:
         checks = _Checks(
             folder, content, runner, set(names["blobs"]), tolerance, dict(rounding or {})
         )
@@ -299,7 +308,10 @@ def check_batch(
         other = one.reshape(-1)[::-1].reshape(one.shape)
         stacked[key] = np.concatenate([one, other, one], net.blobs[key].batch)
     outputs = [key for key in net.outputs if key in want]
-    got = runner(stacked, outputs)
+    blobs = sum(math.prod(net.sample_shape(key)) for key in net.blobs)
+    # Keras keeps every blob of an eager pass.
+    run = runner.traced if 3 * 4 * blobs > KEPT else runner
+    got = run(stacked, outputs)
     compared, judge = [], verify.Judge(net, tolerance, undefined, rounding)
     for key in outputs:
         value, blob = got[key], net.blobs[key]

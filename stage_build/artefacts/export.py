@@ -3,43 +3,49 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from stage_build.artefacts import baking, frozen, lite, models
-from stage_build.artefacts.served import Served, serve
-from stage_build.delivery import FORMATS, SERVED, Delivery, in_order
+from stage_build.artefacts import baking, frozen, lite, models, precision
+from stage_build.artefacts.served import Served, padded_depthwise, serve
+from stage_build.delivery import FLOAT32, FORMATS, SERVED, Delivery, in_order
 
 
-def handle(folder: str, formats: Sequence[str], **options: Any) -> dict[str, Any]:
+def handle(folder: str, formats: Sequence[str], **options: Any) -> Iterator[dict[str, Any]]:
     """Writes the chosen formats beside the class; asked by another process.
 
     Args:
         options: of `Delivery`.
 
-    Returns:
-        ``seconds``: how long loading and each format took.
+    Yields:
+        For each as it is there, ``format``, and ``seconds``: how long it took, and what was loaded
+        for it. What is served comes first: model.keras takes the most memory, here and to check.
     """
     out, seconds = Path(folder), _Seconds()
     delivery = Delivery(in_order([*formats, "class"]), **options)
     plain = [name for name in delivery.formats if name in PLAIN]
-    served = [name for name in delivery.formats if FORMATS[name].served]
-    own = served and (out / SERVED).is_dir()
-    if plain or not own:
+    lowered = ["saved_model"] if delivery.precision != FLOAT32 else []
+    served = [name for name in delivery.formats if FORMATS[name].served and name not in lowered]
+    own = (out / SERVED).is_dir()
+    if lowered:
+        with models.imported(out / SERVED if own else out) as package:
+            network = seconds.of(f"load {delivery.precision} class", precision.load, package)
+            yield from _export(out, lowered, delivery, network, seconds)
+    if served and own:
+        with models.imported(out / SERVED) as package:
+            network = seconds.of("load served class", models.load, package)
+            yield from _export(out, served, delivery, network, seconds)
+    if plain or (served and not own):
         with models.imported(out) as package:
-            network = seconds.of("load class", package.load)
+            network = seconds.of("load class", models.load, package)
+            if not own:
+                yield from _export(out, served, delivery, network, seconds)
             for name in plain:
                 seconds.of(f"export {name}", PLAIN[name], out, network, delivery)
-            if not own:
-                _export(out, served, delivery, network, seconds)
-    if own:
-        with models.imported(out / SERVED) as package:
-            network = seconds.of("load served class", package.load)
-            _export(out, served, delivery, network, seconds)
-    return {"seconds": seconds}
+                yield {"format": name, "seconds": dict(seconds)}
 
 
 class _Seconds(dict[str, float]):
@@ -53,11 +59,16 @@ class _Seconds(dict[str, float]):
 
 def _export(
     out: Path, formats: list[str], delivery: Delivery, network: Any, seconds: _Seconds
-) -> None:
-    if formats:
-        served = seconds.of("trace", serve, network)
-        for name in formats:
-            seconds.of(f"export {name}", WRITERS[name], out, served, delivery)
+) -> Iterator[dict[str, Any]]:
+    padded = padded_depthwise(network.model)
+    traced: dict[bool, Served] = {}
+    for name in formats:
+        # Not for the others, whose readers are made for depthwise convolutions.
+        grouped = bool(padded) and name == "saved_model"
+        if grouped not in traced:
+            traced[grouped] = seconds.of("trace", serve, network, padded if grouped else ())
+        seconds.of(f"export {name}", WRITERS[name], out, traced[grouped], delivery)
+        yield {"format": name, "seconds": dict(seconds)}
 
 
 def save_keras(folder: Path, network: Any, delivery: Delivery) -> None:

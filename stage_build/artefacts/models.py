@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
+import struct
 import sys
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +21,9 @@ import numpy as np
 import tensorflow as tf
 
 from stage_build.layout import Door, to_blob, to_tensor
+
+# Bytes of one weight from which on it is mapped.
+MAPPED = 1024**2
 
 
 def import_package(folder: Path) -> ModuleType:
@@ -55,11 +62,52 @@ def imported(folder: Path) -> Iterator[ModuleType]:
         forget_package(package)
 
 
+def class_of(package: ModuleType) -> type:
+    """The class that an imported result is."""
+    (found,) = {value for value in vars(package).values() if isinstance(value, type)}
+    return found
+
+
+def load(package: ModuleType) -> Any:
+    """The class of a result that was just made, loaded; its large weights stay in the file.
+
+    They are mapped, copy-on-write: processes that load them take their memory once, and what was
+    just written need not be read. Their checksums in the zip file are not looked at.
+    """
+    plain: Any = class_of(package)
+
+    class Mapped(plain):
+        def stored_array(self, name: str) -> np.ndarray:
+            info = self._stored.getinfo(name)
+            if info.file_size < MAPPED:
+                return np.asarray(super().stored_array(name))
+            return _mapped(self._stored, info)
+
+    Mapped.__name__ = plain.__name__  # which names the Keras model
+    return Mapped()
+
+
+def _mapped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """A member as `codegen.write_weights` writes them."""
+    with archive.open(info) as member:
+        np.lib.format.read_magic(member)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+        header = member.tell()
+    with open(str(archive.filename), "rb") as file:
+        file.seek(info.header_offset + 26)  # zip's local header: lengths of name and extra field
+        lengths = struct.unpack("<HH", file.read(4))
+        return np.memmap(file, dtype, "c", file.tell() + sum(lengths) + header, shape)
+
+
 @contextmanager
-def opened_class(folder: Path) -> Iterator[KerasRunner]:
-    """The class, forgotten at the end."""
+def opened_class(folder: Path, mapped: bool = False) -> Iterator[KerasRunner]:
+    """The class, forgotten at the end.
+
+    Args:
+        mapped: see `load`; else as its users load it.
+    """
     with imported(folder) as package:
-        network = package.load()
+        network = load(package) if mapped else package.load()
         yield KerasRunner(network.model, network.names)
 
 
@@ -70,6 +118,28 @@ def opened_keras(folder: Path) -> Iterator[KerasRunner]:
         yield load_keras(folder)
 
 
+@dataclass(frozen=True)
+class _Blobs(Mapping[str, np.ndarray]):
+    """Values by key, of which those of tensors are brought into Caffe's order when asked for: all
+    blobs of a large net at once would take its memory twice over."""
+
+    arrays: Mapping[str, np.ndarray]
+    tensors: Mapping[str, Any]
+    taken: Callable[[str, np.ndarray], np.ndarray]
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        if key in self.arrays:
+            return self.arrays[key]
+        return self.taken(key, np.asarray(self.tensors[key]))
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.arrays
+        yield from self.tensors
+
+    def __len__(self) -> int:
+        return len(self.arrays) + len(self.tensors)
+
+
 class KerasRunner:
     """A Keras model whose blobs can be asked for by key."""
 
@@ -77,36 +147,38 @@ class KerasRunner:
         self.model = model
         self._names = names
         self._door = Door.of(names)
+        # Keras looks through all layers for the name of one.
+        self._layers = {layer.name: layer for layer in model.layers}
 
     def tensor(self, key: str) -> Any:
         """The Keras tensor of a blob."""
         layer, index = self._names["blobs"][key]
-        output = self.model.get_layer(layer).output
+        output = self._layers[layer].output
         return output[index] if isinstance(output, (list, tuple)) else output
 
     def __call__(
         self, inputs: Mapping[str, np.ndarray], keys: Sequence[str]
-    ) -> dict[str, np.ndarray]:
+    ) -> Mapping[str, np.ndarray]:
         """Runs the model eagerly: inputs by key -> values of `keys`."""
         return self.between(list(inputs), inputs, keys)
 
     def between(
         self, given: Sequence[str], values: Mapping[str, np.ndarray], keys: Sequence[str]
-    ) -> dict[str, np.ndarray]:
+    ) -> Mapping[str, np.ndarray]:
         """Runs the part of the model from the blobs `given` to the blobs `keys`."""
         # What is given is left out: Keras loses the way where a tensor within is both ends.
         made = [key for key in keys if key not in given]
         found = {key: values[key] for key in keys if key in given}
+        tensors = {}
         if made:
-            part = keras.Model([*map(self.tensor, given)], [*map(self.tensor, made)])
-            results = part([self._feed(key, values[key]) for key in given], training=False)
-            if len(made) == 1 and not isinstance(results, (list, tuple)):
-                results = [results]
-            found |= {
-                key: self._door.taken(value) if key in self._names["inputs"] else to_blob(value)
-                for key, value in zip(made, map(np.asarray, results), strict=True)
-            }
-        return found
+            # A third of the time that a keras.Model takes, which is made for every layer in turn.
+            part = keras.Function([*map(self.tensor, given)], [*map(self.tensor, made)])
+            results = part([self._feed(key, values[key]) for key in given])
+            tensors = dict(zip(made, results, strict=True))
+        return _Blobs(found, tensors, self._taken)
+
+    def _taken(self, key: str, value: np.ndarray) -> np.ndarray:
+        return self._door.taken(value) if key in self._names["inputs"] else to_blob(value)
 
     def _feed(self, key: str, value: np.ndarray) -> tf.Tensor:
         is_input = key in self._names["inputs"]
@@ -124,6 +196,19 @@ class KerasRunner:
             key: self._door.given(results[outputs[key]].numpy()) for key in keys if key in outputs
         }
 
+    def traced(
+        self, inputs: Mapping[str, np.ndarray], keys: Collection[str]
+    ) -> dict[str, np.ndarray]:
+        """`served` by the very operations that run eagerly, but each blob goes when it was read."""
+        before = tf.config.optimizer.get_experimental_options()
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+        try:
+            return self.served(inputs, keys)
+        finally:
+            tf.config.optimizer.set_experimental_options(
+                {"disable_meta_optimizer": False, **before}
+            )
+
 
 def load_names(folder: Path) -> dict[str, Any]:
     """names.json of a result."""
@@ -132,10 +217,20 @@ def load_names(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def _without_random_numbers() -> Iterator[None]:
-    """Lets weights start as zeros: all are about to be loaded, and random ones cost time."""
+    """Lets weights start as zeros: all are about to be loaded, and random ones cost time.
+
+    As zeros of NumPy's they take no memory before they are replaced.
+    """
+
+    def zeros(self: Any, shape: Sequence[int], dtype: Any = None) -> tf.Tensor:
+        room = np.zeros(4 * math.prod(shape) + 63, np.uint8)
+        start = -room.ctypes.data % 64  # where TensorFlow takes them without a copy
+        values = room[start : room.size - 63 + start].view(np.float32).reshape(shape)
+        return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
+
     scaling = keras.initializers.VarianceScaling
     plain = scaling.__call__
-    scaling.__call__ = lambda self, shape, dtype=None: keras.ops.zeros(shape, dtype)
+    scaling.__call__ = zeros
     try:
         yield
     finally:

@@ -15,15 +15,21 @@ _KEPT: dict[str, Callable[[Path], Any]] = {
     "tflite": lite.LiteRunner,
     "pb": frozen.FrozenRunner,
 }
-_OPENED = {"class": models.opened_class, "keras": models.opened_keras}
 
 
 @contextmanager
-def opened(folder: Path, artefact: str) -> Iterator[Any]:
+def opened(folder: Path, artefact: str, mapped: bool = False) -> Iterator[Any]:
     """A runner of one of `delivery.FORMATS`: (inputs by key, keys) -> values by key, in Caffe's
-    order; forgotten at the end."""
+    order; forgotten at the end.
+
+    Args:
+        mapped: of the class, see `models.load`.
+    """
     if artefact in _KEPT:
         yield _KEPT[artefact](folder)
+    elif artefact == "class":
+        with models.opened_class(folder, mapped) as runner:
+            yield runner
     else:
-        with _OPENED[artefact](folder) as runner:
+        with models.opened_keras(folder) as runner:
             yield runner

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 # Keras finds a saved layer's class by this name: two converted nets in one process share it only
 # where their code is the same.
@@ -18,7 +20,7 @@ class Calls:
     """What every family of calls builds on."""
 
     frozen: tuple = ()  # layers that training leaves alone: lr_mult is 0 in Caffe
-    _arrays: Mapping  # the open weights.npz
+    _stored: zipfile.ZipFile  # the open weights.npz
     _used: int  # how many of its members have found their layer
 
     def add(self, layer, tensor):
@@ -66,12 +68,43 @@ class Calls:
     def stored_weight(self, shape, dtype=None):
         """The next member of weights.npz: an initializer, so that no weight exists twice."""
         number, self._used = self._used, self._used + 1
-        value = self._arrays[str(number)]
+        value = self.stored_array(f"{number}.npy")
         if value.shape != tuple(shape):
             raise ValueError(
                 f"weights.npz, member {number}: shape {tuple(shape)} expected, found {value.shape}"
             )
-        return value
+        return tf.experimental.dlpack.from_dlpack(value.__dlpack__()) if value.size else value
+
+    def stored_array(self, name):
+        """A member of weights.npz, where TensorFlow takes it without a copy: see `aligned`."""
+        with self._stored.open(name) as member:
+            shape, plain = read_header(member)
+            size = self._stored.getinfo(name).file_size - member.tell()
+            if not plain or 4 * math.prod(shape) != size:  # not as it was written here
+                with self._stored.open(name) as again:
+                    found = np.lib.format.read_array(again, allow_pickle=False)
+                    return np.array(found, np.float32, order="C")
+            values = aligned(shape)
+            left = memoryview(values.reshape(-1)).cast("B")
+            while piece := member.read(min(len(left), 1 << 20)):
+                left[: len(piece)] = piece
+                left = left[len(piece) :]
+        return values
+
+
+def read_header(member):
+    """The shape of an open .npy file, and whether its values are float32 in C's order."""
+    version = np.lib.format.read_magic(member)
+    shape, fortran, dtype = getattr(np.lib.format, f"read_array_header_{version[0]}_0")(member)
+    return shape, dtype == np.float32 and not fortran
+
+
+def aligned(shape):
+    """An empty float32 array at a multiple of 64 bytes, as TensorFlow wants it."""
+    size = 4 * math.prod(shape)
+    room = np.empty(size + 63, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + size].view(np.float32).reshape(shape)
 
 
 class CaffeLayer(keras.layers.Layer):
@@ -123,7 +156,7 @@ class BaseNetwork(Calls):
             name: keras.Input(batch_shape=shape, name=name) for name, shape in self.inputs.items()
         }
         self._used = 0
-        with np.load(self.folder / "weights.npz", allow_pickle=False) as self._arrays:
+        with zipfile.ZipFile(self.folder / "weights.npz") as self._stored:
             outputs = {
                 # Keras takes no input for an output: it needs a layer between.
                 name: keras.layers.Identity(name=f"{name}__out")(tensor)

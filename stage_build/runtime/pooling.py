@@ -17,10 +17,11 @@ class PoolingCalls(Calls):
     def pooling(self, x, method, *, kernel, name, stride=1, pad=0, ceil=True, count_padding=True):
         """ "max" or "average" pooling of an NHWC tensor."""
         layer = Pooling(method, kernel, stride, pad, ceil, count_padding, name=name)
-        if layer.needed(x.shape):
+        padding = "same" if layer.needed(x.shape) else "valid"
+        if padding == "same" and not layer.is_same(x.shape):
             return self.add(layer, x)
         plain = keras.layers.MaxPooling2D if method == "max" else keras.layers.AveragePooling2D
-        return self.add(plain(kernel, strides=stride, name=name), x)
+        return self.add(plain(kernel, strides=stride, padding=padding, name=name), x)
 
     def pooling_with_positions(self, x, *, kernel, name, stride=1, pad=0, ceil=True):
         """Max pooling, and where in its plane each greatest pixel stands (h * width + w)."""
@@ -125,6 +126,24 @@ class Pooling(CaffeLayer):
     def needed(self, shape):
         """Whether a pixel must, or may have to, be added to any side of such a tensor."""
         return any(any(self.around(axis, size)) for axis, size in enumerate(shape[1:-1]))
+
+    def is_same(self, shape):
+        """Whether TensorFlow's "SAME" has the same windows of such a tensor, and averages alike: it
+        counts no padding."""
+        counted = self.settings["method"] == "average" and self.settings["count_padding"]
+        if counted and np.any(self.settings["pad"]):
+            return False
+        return all(self.is_same_axis(axis, size) for axis, size in enumerate(shape[1:-1]))
+
+    def is_same_axis(self, axis, size):
+        """As `is_same`, of one axis; a size of None stands for any."""
+        kernel, stride, _ = self.sides(axis)
+        if size is None and stride > 1:
+            return False
+        out = 1 if size is None else self.window(axis, size)[0]
+        spare = kernel - 1 if size is None else max((out - 1) * stride + kernel - size, 0)
+        fits = size is None or out == -(-size // stride)
+        return fits and self.around(axis, size) == (spare // 2, spare - spare // 2)
 
     def compute_output_shape(self, shape):
         sides = (
