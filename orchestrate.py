@@ -13,8 +13,11 @@ from typing import Annotated, Any
 
 import typer
 
+from driver.parsing import Command, Group
+
 app = typer.Typer(
     name="orchestrate",
+    cls=Group,
     help="Converts Caffe models to TensorFlow, and proves that they compute the same numbers.",
     epilog="Exit codes: 0 ok, 2 usage, 3 malformed input, 4 unsupported layer or parameter, "
     "5 verification failed, 6 a stage crashed, 7 environment, 130 interrupted.",
@@ -62,6 +65,14 @@ Quantize = Annotated[
 Calibration = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Images for --quantize int8.", rich_help_panel=MADE),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="float32|bfloat16",
+        help="That the SavedModel alone computes in, default float32.",
+        rich_help_panel=MADE,
+    ),
 ]
 AllowLarge = Annotated[
     bool,
@@ -192,7 +203,7 @@ def _run(action: Any, given: dict[str, Any], to_stderr: bool = False) -> None:
     raise typer.Exit(run(lambda show: action(Options.among(given), show), manners))
 
 
-@app.command()
+@app.command(cls=Command)
 def convert(
     net: Net,
     out: Out,
@@ -200,6 +211,7 @@ def convert(
     formats: Formats = None,
     quantize: Quantize = None,
     calibration: Calibration = None,
+    precision: Precision = None,
     allow_large: AllowLarge = False,
     swap_rgb: SwapRgb = False,
     transpose_hw: TransposeHw = False,
@@ -241,7 +253,7 @@ def convert(
     _run(action, locals())
 
 
-@app.command()
+@app.command(cls=Command)
 def extract(
     net: Net,
     out: OutFile,
@@ -278,13 +290,14 @@ def extract(
     _run(action, locals(), to_stderr=str(out) == "-")
 
 
-@app.command()
+@app.command(cls=Command)
 def build(
     net: Interchange,
     out: Out,
     formats: Formats = None,
     quantize: Quantize = None,
     calibration: Calibration = None,
+    precision: Precision = None,
     allow_large: AllowLarge = False,
     swap_rgb: SwapRgb = False,
     transpose_hw: TransposeHw = False,
@@ -312,7 +325,7 @@ def build(
     _run(action, locals())
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A converted model.")],
     reference: Reference = None,
@@ -334,7 +347,7 @@ def verify(
     _run(action, locals())
 
 
-@app.command()
+@app.command(cls=Command)
 def validate(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A converted model.")],
     images: Annotated[
@@ -396,7 +409,7 @@ def validate(
     _run(action, given)
 
 
-@app.command(VALIDATE_MERGE)
+@app.command(VALIDATE_MERGE, cls=Command)
 def validate_merge(
     parts: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Those of all shards.")],
     out: Annotated[
@@ -419,7 +432,7 @@ def validate_merge(
     _run(action, locals())
 
 
-@app.command()
+@app.command(cls=Command)
 def inspect(
     file: Annotated[
         Path,
@@ -441,7 +454,7 @@ def inspect(
     _run(action, locals())
 
 
-@app.command()
+@app.command(cls=Command)
 def batch(
     catalogue: Annotated[
         Path,
@@ -475,7 +488,7 @@ def batch(
     _run(action, locals())
 
 
-@app.command()
+@app.command(cls=Command)
 def doctor(
     extract_python: ExtractPython = None,
     build_python: BuildPython = None,

@@ -54,7 +54,7 @@ _LISTS = ("stage", "input_shape", "dialect")
 _COMMA_LISTS = ("formats", "outputs")
 _NUMBERS = ("tolerance", "timeout")
 _PATHS = ("prototxt", "weights", "reference", "calibration", "labels")
-_TEXTS = ("phase", "reader", "extract_python", "quantize", "input_layout")
+_TEXTS = ("phase", "reader", "extract_python", "quantize", "precision", "input_layout")
 _FLAGS = tuple(field.name for field in dataclasses.fields(Options) if field.type == "bool")
 
 

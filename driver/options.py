@@ -27,6 +27,7 @@ class Options:
     formats: str | None = None
     quantize: str | None = None
     calibration: Path | None = None
+    precision: str | None = None
     allow_large: bool = False
     swap_rgb: bool = False
     transpose_hw: bool = False
@@ -107,6 +108,7 @@ class Options:
             formats=self.formats,
             quantize=self.quantize,
             calibration=self.calibration,
+            precision=self.precision,
             input_layout=self.input_layout,
             tolerance=self.tolerance,
             reference=self.reference,

@@ -14,9 +14,9 @@ import numpy as np
 
 from schemas.errors import MalformedModel, UnsupportedModel
 from stage_extract import recognise
+from stage_extract.mapped import MappedFile
 from stage_extract.stored import (
     MAX_AXES,
-    MappedFile,
     Piece,
     StoredBlob,
     StoredLayer,

@@ -17,8 +17,9 @@ import numpy as np
 from schemas.errors import MalformedModel, UnsupportedModel, listed
 from schemas.layers import registry
 from stage_extract import caffemodel, descriptors, upgrade
+from stage_extract.mapped import MappedFile
 from stage_extract.prototxt import Message, Unknown
-from stage_extract.stored import MappedFile, decode
+from stage_extract.stored import decode
 from stage_extract.wire import BYTES, FIXED32, FIXED64, VARINT, Field, Schema, Wire, signed
 
 MAX_TEXT = 1 << 16  # bytes of one string

@@ -16,8 +16,8 @@ from h5py import h5d, h5g, h5l, h5o, h5t
 
 from schemas.errors import ConversionError, MalformedModel
 from schemas.plain_hdf5 import bounded_memory
+from stage_extract.mapped import MappedFile
 from stage_extract.stored import (
-    MappedFile,
     Piece,
     StoredBlob,
     StoredLayer,

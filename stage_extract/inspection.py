@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
-from schemas import interchange
 from schemas.errors import MalformedModel, UnsupportedModel, cannot_use
 from schemas.events import Events
 from schemas.graph import Net
-from schemas.layers import registry
-from schemas.preprocessing import Preprocessing
-from stage_extract import mean, network, prototxt, recognise, upgrade, weights
-from stage_extract.dialects import BVLC
+from stage_extract import mean, recognise, weights
+
+if TYPE_CHECKING:
+    from schemas.preprocessing import Preprocessing
 
 
 def inspect(path: Path, events: Events) -> Dict[str, Any]:
@@ -78,6 +77,8 @@ def _mean(path: Path) -> Dict[str, Any]:
 
 
 def _hdf5(path: Path) -> Dict[str, Any]:
+    from schemas import interchange  # takes libhdf5 in
+
     if not interchange.has_index(path):
         return _weights(path, "hdf5 weights")
     content = interchange.read(path)
@@ -139,6 +140,11 @@ def _numbers(values: np.ndarray) -> str:
 
 
 def _prototxt(path: Path) -> Dict[str, Any]:
+    # These take protobuf and every layer in.
+    from schemas.layers import registry
+    from stage_extract import network, prototxt, upgrade
+    from stage_extract.dialects import BVLC
+
     message = upgrade.upgrade(prototxt.read(path))
     rows = []
     for layer in message.fields.get("layer", []):

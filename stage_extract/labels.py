@@ -7,7 +7,8 @@ from typing import Tuple
 from schemas.errors import MalformedModel
 from schemas.preprocessing import check_labels
 from stage_extract import recognise
-from stage_extract.stored import MappedFile, decode
+from stage_extract.mapped import MappedFile
+from stage_extract.stored import decode
 
 MAX_BYTES = 2 * 1024 * 1024  # ImageNet's 21,841 classes take half of it
 _BYTE_ORDER_MARK = "\ufeff"

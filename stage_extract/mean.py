@@ -11,7 +11,7 @@ from schemas.errors import MalformedModel, UsageError
 from schemas.graph import Net
 from schemas.preprocessing import MAX_MEAN
 from stage_extract import caffemodel
-from stage_extract.stored import MappedFile
+from stage_extract.mapped import MappedFile
 
 NUMPY_MAGIC = b"\x93NUMPY"
 _NUMBER = r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*"

@@ -91,7 +91,8 @@ def read(path: Union[str, os.PathLike[str]], build: Optional[Any] = None) -> Mes
     name = os.fspath(path)
     try:
         with open(name, "rb") as file:
-            data = file.read(recognise.MAX_BYTES + 1)
+            size = os.fstat(file.fileno()).st_size  # so much is taken before it is read
+            data = file.read(min(size, recognise.MAX_BYTES) + 1)
     except OSError as error:
         raise cannot_use(name, error) from error
     return parse(data, name, build)

@@ -22,11 +22,11 @@ from stage_extract import (
     network,
     prototxt,
     pycaffe,
-    recognise,
     reference,
     upgrade,
     weights,
 )
+from stage_extract.sources import files
 from stage_extract.stored import StoredBlob
 
 EMBEDDED = (
@@ -50,16 +50,6 @@ class Reading:
     arrays: Mapping[str, Any]
     reference: Optional[Reference]
     filled: Tuple[str, ...]
-
-
-def files(options: argparse.Namespace) -> Dict[str, str]:
-    """Role -> path of the files that the net is read from; a net within its weights is one."""
-    roles = {"prototxt": options.net, "weights": options.weights}
-    if recognise.may_hold_net(options.net):
-        roles = {"net": options.net, "weights": options.weights}
-        if options.weights is None:
-            roles = {"weights": options.net}
-    return {role: path for role, path in roles.items() if path is not None}
 
 
 def read(options: argparse.Namespace, notes: List[str], events: Events) -> Reading:
@@ -151,10 +141,7 @@ def _advice(has_prototxt: bool) -> Iterator[None]:
 
 
 def _numpy_forward(net: Net, arrays: Mapping[str, Any], events: Events) -> reference.Run:
-    loaded = {
-        key: _aligned(blob) if isinstance(blob, StoredBlob) else blob
-        for key, blob in arrays.items()
-    }
+    loaded = _Read(arrays)
 
     def run(inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
         # A layer may take more on its way than its blobs: a convolution's columns, a padded copy.
@@ -166,11 +153,16 @@ def _numpy_forward(net: Net, arrays: Mapping[str, Any], events: Events) -> refer
     return run
 
 
+class _Read(Dict[str, Any]):
+    """Parameter key -> its values, read when a layer asks for them and gone when it is done."""
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        blob = super().__getitem__(key)
+        return _aligned(blob) if isinstance(blob, StoredBlob) else blob
+
+
 def _aligned(blob: StoredBlob) -> np.ndarray:
     """The blob's values, aligned: then they are multiplied faster, and alike in every file."""
-    array = blob.array()
-    if array.flags.aligned:
-        return array
     copy = np.empty(blob.size, blob.dtype)
     filled = 0
     for piece in blob.slices():  # gives the file's pages back

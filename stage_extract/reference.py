@@ -134,6 +134,7 @@ def record(
     _require_memory(net)
     for scale in SCALES:
         inputs = seeded_inputs(net, seed, scale)
+        blobs: Dict[str, np.ndarray] = {}  # those of the last scale are gone before there are more
         blobs = run(inputs)
         if not non_finite(blobs):
             break

@@ -7,18 +7,13 @@ values were used: a file of any size passes through a few megabytes.
 
 from __future__ import annotations
 
-import mmap
-import os
-import stat
-from contextlib import suppress
 from math import prod
 from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from schemas.errors import MalformedModel, UsageError, cannot_use
+from stage_extract.mapped import SLICE_BYTES, MappedFile
 
-SLICE_BYTES = 16 * 1024 * 1024
 MAX_AXES = 32  # kMaxBlobAxes (blob.hpp)
 MAX_VALUES = 2**31 - 1  # Caffe counts them in an int
 
@@ -52,61 +47,18 @@ class Piece(NamedTuple):
         return self.offset + self.size * self.stride
 
 
-class MappedFile:
-    """A regular, non-empty file, mapped read-only.
-
-    Raises:
-        UsageError: there is no such file, or it is not a regular one.
-        MalformedModel: the file is empty.
-        EnvironmentProblem: the system does not let us read it.
-    """
-
-    def __init__(self, path: Union[str, os.PathLike]) -> None:
-        self.path = os.fspath(path)
-        try:
-            mode = os.stat(path).st_mode
-            # Looked at before opening: opening a pipe would wait for a writer.
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise UsageError("not a regular file", self.path, "check the path")
-            with open(path, "rb") as stream:
-                self.size = os.fstat(stream.fileno()).st_size
-                if self.size == 0:
-                    raise MalformedModel(
-                        "the file is empty", self.path, "download or copy it again"
-                    )
-                self.bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise cannot_use(self.path, error) from error
-
-    def values(self, piece: Piece, dtype: np.dtype) -> np.ndarray:
-        """The values as 1-D float32: a read-only view where they are packed floats, else a copy."""
-        if piece.stride == dtype.itemsize:
-            values = np.frombuffer(self.bytes, dtype, piece.size, piece.offset)
-        else:
-            # One byte of tag stands before each value.
-            record = np.dtype(
-                {"names": ["value"], "formats": [dtype], "offsets": [1], "itemsize": piece.stride}
-            )
-            values = np.frombuffer(self.bytes, record, piece.size, piece.offset - 1)["value"]
-        with np.errstate(
-            all="ignore"
-        ):  # a double beyond float's range becomes infinite, as in Caffe
-            return np.ascontiguousarray(values, dtype=np.float32)
-
-    def forget(self, start: int, end: int) -> None:
-        """Gives back the memory of the pages from `start` on that end before `end`.
-
-        Reading them again maps them again.
-        """
-        first = start - start % mmap.PAGESIZE
-        length = end - end % mmap.PAGESIZE - first
-        if length > 0 and hasattr(self.bytes, "madvise"):
-            self.bytes.madvise(mmap.MADV_DONTNEED, first, length)
-
-    def close(self) -> None:
-        # Arrays that still look at the mapping keep it; it goes with the last of them.
-        with suppress(BufferError):
-            self.bytes.close()
+def _values(file: MappedFile, piece: Piece, dtype: np.dtype) -> np.ndarray:
+    """The values as 1-D float32: a read-only view where they are packed floats, else a copy."""
+    if piece.stride == dtype.itemsize:
+        values = np.frombuffer(file.bytes, dtype, piece.size, piece.offset)
+    else:
+        # One byte of tag stands before each value.
+        record = np.dtype(
+            {"names": ["value"], "formats": [dtype], "offsets": [1], "itemsize": piece.stride}
+        )
+        values = np.frombuffer(file.bytes, record, piece.size, piece.offset - 1)["value"]
+    with np.errstate(all="ignore"):  # a double beyond float's range becomes infinite, as in Caffe
+        return np.ascontiguousarray(values, dtype=np.float32)
 
 
 class StoredBlob:
@@ -157,7 +109,7 @@ class StoredBlob:
         for offset, size, stride in self._pieces:
             for first in range(0, size, step):
                 part = Piece(offset + first * stride, min(step, size - first), stride)
-                yield self._file.values(part, self.stored_dtype)
+                yield _values(self._file, part, self.stored_dtype)
                 self._file.forget(part.offset, part.end)
 
     def array(self) -> np.ndarray:
@@ -168,7 +120,7 @@ class StoredBlob:
         once they were touched.
         """
         if len(self._pieces) == 1 and self._pieces[0].stride == 4:
-            return self._file.values(self._pieces[0], self.stored_dtype).reshape(self.shape)
+            return _values(self._file, self._pieces[0], self.stored_dtype).reshape(self.shape)
         values = np.empty(self.size, self.dtype)
         filled = 0
         for part in self.slices():

@@ -9,8 +9,9 @@ from typing import Collection, Dict, Iterable, List, Mapping, Optional, Sequence
 
 from schemas.errors import MalformedModel, listed
 from schemas.graph import Shape
-from stage_extract import caffemodel, hdf5_weights, recognise
-from stage_extract.stored import MappedFile, StoredBlob, StoredLayer, StoredModel
+from stage_extract import caffemodel, recognise
+from stage_extract.mapped import MappedFile
+from stage_extract.stored import StoredBlob, StoredLayer, StoredModel
 
 SHOWN = 5  # problems spelled out in one message
 COLUMNS = ("layer", "blob", "the net's shape", "the file's shape")
@@ -42,7 +43,11 @@ def open_weights(path: Union[str, os.PathLike]) -> StoredModel:
     file = MappedFile(path)
     is_hdf5 = file.bytes[:8] == recognise.HDF5_SIGNATURE
     file.close()
-    return hdf5_weights.open_hdf5(path) if is_hdf5 else caffemodel.open_model(path)
+    if not is_hdf5:
+        return caffemodel.open_model(path)
+    from stage_extract import hdf5_weights  # takes libhdf5 in
+
+    return hdf5_weights.open_hdf5(path)
 
 
 def match(

@@ -11,7 +11,7 @@ from typing import Callable, Iterator, Mapping, NamedTuple, Tuple
 import numpy as np
 
 from schemas.errors import MalformedModel
-from stage_extract.stored import MappedFile
+from stage_extract.mapped import MappedFile
 
 VARINT, FIXED64, BYTES, GROUP, GROUP_END, FIXED32 = range(6)
 WIDTHS = {FIXED64: 8, FIXED32: 4}

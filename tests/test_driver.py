@@ -886,6 +886,7 @@ def test_batch(room, call, call_json):
     catalogue += 'mean = ["a=mean.npy", "1.5, -2e1", "b=3"]\n'
     catalogue += 'preprocess = ["vgg16", "a=in.toml"]\nlabels = "names.txt"\n'
     catalogue += 'formats = ["class", "tflite"]\nquantize = "int8"\ncalibration = "images"\n'
+    catalogue += 'precision = "bfloat16"\n'
     catalogue += 'swap-rgb = true\ninput-layout = "nchw"\nbake-normalization = true\n'
     net(catalogue, "models/c.toml")
     document = call_json("batch", "models/c.toml", "-o", "out", "--formats", "class")
@@ -916,6 +917,7 @@ def test_batch(room, call, call_json):
         "--formats=class,tflite",
         "--tolerance=1.0",
         "--quantize=int8",
+        "--precision=bfloat16",
         "--calibration=models/images",
         "--swap-rgb",
         "--input-layout=nchw",
@@ -998,6 +1000,42 @@ def test_help_from_the_shell_imports_little():
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "typer" in imported
     assert not imported & {"numpy", "h5py", "tensorflow", "google.protobuf", "driver.pipeline"}
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [("inspect", "no.prototxt", "--timeout", "3"), ("verify", "none", "--plugin", "a", "-q")],
+    ids=lambda argv: argv[0],
+)
+def test_a_command_imports_little(argv):
+    command = [sys.executable, "-X", "importtime", "orchestrate.py", *argv]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "error: " in done.stderr.splitlines()[-1]
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "driver.command" in imported
+    assert not imported & {"pydantic", "rich.console", "numpy"}
+
+
+def test_values_reach_a_command_in_their_types(monkeypatch, tmp_path):
+    given = {}
+    monkeypatch.setattr(orchestrate, "_run", lambda action, values, **_: given.update(values))
+    argv = ["extract", "a b.prototxt", "-o", "-", "--level", "3", "--timeout", "2.5"]
+    argv += ["--stage", "x", "--stage", "y", "--plugin", "p"]
+    result = CliRunner().invoke(orchestrate.app, argv)
+    assert result.exit_code == 0, result.output
+    assert (given["net"], given["weights"], given["out"]) == (Path("a b.prototxt"), None, Path("-"))
+    assert (given["level"], given["timeout"], given["phase"]) == (3, 2.5, None)
+    assert (list(given["stage"]), list(given["plugin"])) == (["x", "y"], [Path("p")])
+    assert not given["mean"]
+
+
+def test_a_value_of_another_type_is_refused():
+    command = [sys.executable, "orchestrate.py", "extract", "a", "-o", "b", "--level", "x"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--level" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_closed_stdout_is_no_error(room):

@@ -9,6 +9,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -512,11 +513,34 @@ def test_the_unexpected(raised, code, message, refused, run, monkeypatch):
     assert lines[0] == "Traceback (most recent call last):"
 
 
+def test_of_the_weights_the_reference_holds_one_layers_at_a_time(run, model, monkeypatch):
+    """8 layers of 4 MB, of which a copy is made that is aligned."""
+    build = network.build
+
+    def traced(*arguments):
+        tracemalloc.start()
+        return build(*arguments)
+
+    monkeypatch.setattr(network, "build", traced)
+    names = [f"ip{i}" for i in range(8)]
+    param = "inner_product_param { num_output: 1000 bias_term: false }"
+    text = [layer("InnerProduct", "data", name, param) for name in names]
+    (model / "net.prototxt").write_text("\n".join([inputs(data=(2, 1000)), *text]))
+    blobs = arrays({name: [(1000, 1000)] for name in names})
+    (model / "net.caffemodel").write_bytes(caffemodel(blobs))
+    try:
+        assert run(*BOTH, "-o", "net.h5") == (0, [])
+        assert 4e6 < tracemalloc.get_traced_memory()[1] < 16e6
+    finally:
+        tracemalloc.stop()
+    assert set(interchange.read(model / "net.h5").reference.blobs) == {"data", *names}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can be told a limit")
 def test_what_a_layer_takes_on_its_way_is_bounded(refused, model, monkeypatch):
     """Small blobs, but columns of 210 MB."""
-    net = inputs(data=(1, 8, 512, 512)) + layer(
-        "Convolution", "data", "conv", "convolution_param { num_output: 1 kernel_size: 5 pad: 2 }"
+    net = inputs(data=(1, 1, 512, 512)) + layer(
+        "Deconvolution", "data", "up", "convolution_param { num_output: 8 kernel_size: 5 pad: 2 }"
     )
     (model / "net.prototxt").write_text(net)
     monkeypatch.setattr(memory, "free", lambda: 64 << 20)

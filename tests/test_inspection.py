@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -13,6 +15,7 @@ from schemas.events import Events
 from stage_extract import worker
 from stage_extract.inspection import inspect
 from tests import caffe_bytes as cb
+from tests.paths import ROOT
 from tests.prototxts import inputs, layer
 
 TEXT = [
@@ -238,3 +241,18 @@ def test_other_hdf5_is_named(tmp_path):
 def test_no_file(name, tmp_path):
     with pytest.raises(UsageError):
         inspect(tmp_path / name, Events())
+
+
+def test_of_a_caffemodel_little_is_imported(folder):
+    code = "import sys; from stage_extract.worker import main; assert 'numpy' not in sys.modules; "
+    code += "assert main(sys.argv[1:]) == 0; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--inspect", str(Path("net.caffemodel").resolve())],
+        cwd=str(ROOT),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    imported = set(done.stdout.split())
+    assert "numpy" in imported
+    assert not imported & {"h5py", "google.protobuf", "schemas.layers.convolution"}

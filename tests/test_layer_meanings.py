@@ -13,7 +13,7 @@ import pytest
 
 from schemas.errors import MalformedModel, UnsupportedModel
 from schemas.graph import Layer
-from schemas.layers import registry
+from schemas.layers import registry, windows
 from schemas.layers.axes import taps
 from schemas.layers.convolution import Geometry
 from tests.meanings import close, row, run
@@ -85,6 +85,37 @@ def test_convolution_rounds_sizes_towards_zero():
     geometry = Geometry(kernel=(1, 3), stride=(1, 2), pad=(0, 0), dilation=(1, 1))
     assert geometry.padding((1, 2)) == ((0, 0), (0, 1))
     assert Geometry((3, 2), (2, 1), (1, 0), (2, 3)).padding((7, 9)) == ((1, 1), (0, 0))
+
+
+@pytest.mark.parametrize(("limit", "rows"), [(1, 1), (179, 1), (270, 3), (2**22, 8)])
+def test_columns_in_blocks(limit, rows, monkeypatch):
+    """8 rows of 5 windows, of 2 * 3 * 3 values each: 90 a row. Together they are what there is."""
+    monkeypatch.setattr(windows, "BLOCK", limit)
+    geometry = Geometry(kernel=(3, 3), stride=(2, 3), pad=(4, 1), dilation=(2, 1))
+    image, out = grid(2, 11, 14) + 1, (8, 5)
+    assert geometry.convolved((11, 14)) == out
+    blocks = list(geometry.blocks(image, out))
+    ends = [min(first + rows, 8) * 5 for first in range(0, 8, rows)]
+    assert [places for places, _ in blocks] == list(map(slice, [0, *ends], ends))
+    flat = [columns.reshape(18, -1) for _, columns in blocks]
+    whole = np.zeros((2, 3, 3, *out), np.float32)
+    for c, i, j, h, w in np.ndindex(whole.shape):
+        y, x = 2 * h - 4 + 2 * i, 3 * w - 1 + j
+        if 0 <= y < 11 and 0 <= x < 14:
+            whole[c, i, j, h, w] = image[c, y, x]
+    np.testing.assert_array_equal(np.concatenate(flat, axis=1), whole.reshape(18, -1))
+
+
+@pytest.mark.parametrize("size", [(23,), (7, 9), (5, 4, 6)], ids=str)
+def test_convolution_in_blocks(size, monkeypatch):
+    rng = np.random.default_rng(5)
+    param = dict(num_output=6, kernel_size=[3], stride=[2], pad=[2], group=2)
+    shapes = (2, 4, *size), (6, 2) + (3,) * len(size), (6,)
+    x, *weights = (rng.integers(-9, 9, shape).astype(np.float32) for shape in shapes)
+    (whole,) = run("Convolution", param, [x], weights)
+    monkeypatch.setattr(windows, "BLOCK", 1)
+    (top,) = run("Convolution", param, [x], weights)
+    np.testing.assert_array_equal(top, whole)
 
 
 def test_convolution_axis_keeps_the_axes_before_it():
@@ -253,7 +284,7 @@ def test_taps():
             int(rng.integers(1, highs[name]))
             for name in ("size", "out", "kernel", "stride", "dilation")
         )
-        pad = int(rng.integers(0, highs["pad"]))
+        pad = int(rng.integers(-highs["pad"], highs["pad"]))
         read = {
             tap: {o: o * stride - pad + tap * dilation for o in range(out)} for tap in range(kernel)
         }

@@ -167,12 +167,11 @@ class Convolution(BaseConvolution):
         kernels = weight.reshape(group, len(weight) // group, -1)
         if geometry.pointwise:
             return np.matmul(kernels, images.reshape(batch, group, channels, -1))
-        columns = np.zeros((group, channels) + geometry.kernel + out, np.float32)
-        flat = columns.reshape(group, kernels.shape[2], -1)
-        tops = np.empty((batch,) + kernels.shape[:2] + flat.shape[2:], np.float32)
+        tops = np.empty((batch,) + kernels.shape[:2] + (count(out),), np.float32)
         for image, top in zip(images, tops):
-            geometry.unfold(image, columns)
-            np.matmul(kernels, flat, out=top)
+            for places, columns in geometry.blocks(image, out):
+                flat = columns.reshape(group, kernels.shape[2], -1)
+                np.matmul(kernels, flat, out=top[..., places])
         return tops
 
 

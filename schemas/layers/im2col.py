@@ -51,10 +51,7 @@ class Im2col(BaseConvolution):
         (shape,) = self.shapes([bottoms[0].shape], tops)
         size = self.spatial(bottoms[0].shape)
         geometry = self.geometry(len(size))
-        channels = bottoms[0].shape[: len(shape) - len(size)]
-        columns = np.zeros(channels + geometry.kernel + geometry.convolved(size), np.float32)
-        geometry.unfold(bottoms[0], columns)
-        return [columns.reshape(shape)]
+        return [geometry.unfold(bottoms[0], geometry.convolved(size)).reshape(shape)]
 
     def leading(self, bottoms: Sequence[Shape]) -> int:
         return canonical(self.axis, len(bottoms[0]))

@@ -60,13 +60,11 @@ class Local(Meaning):
         self, bottoms: Sequence[np.ndarray], weights: Sequence[np.ndarray], tops: int
     ) -> List[np.ndarray]:
         (shape,) = self.shapes([bottoms[0].shape], tops)
-        geometry, channels = self.geometry(), bottoms[0].shape[1]
-        columns = np.zeros((channels,) + geometry.kernel + shape[2:], np.float32)
-        flat = columns.reshape(-1, count(shape[2:]))
+        geometry, out = self.geometry(), tuple(shape[2:])
         top = np.empty(shape, np.float32)
         for image, result in zip(bottoms[0], top):
-            geometry.unfold(image, columns)
-            result[...] = np.einsum("okp,kp->op", weights[0][:, 0], flat).reshape(result.shape)
+            columns = geometry.unfold(image, out).reshape(-1, count(out))
+            result[...] = np.einsum("okp,kp->op", weights[0][:, 0], columns).reshape(result.shape)
         if self.bias_term:
             top += weights[1].reshape(shape[1:])
         return [top]

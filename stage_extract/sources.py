@@ -1,0 +1,105 @@
+"""The files a net is read from, each hashed beside the work.
+
+Hashing a large file takes as long as everything else together, so it begins with the process, while
+NumPy is still being imported: nothing here needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import stat
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Tuple
+
+from schemas.errors import UsageError, cannot_use
+from stage_extract import recognise
+from stage_extract.mapped import SLICE_BYTES, MappedFile
+
+
+def files(options: argparse.Namespace) -> Dict[str, str]:
+    """Role -> path of the files that the net is read from; a net within its weights is one."""
+    roles = {"prototxt": options.net, "weights": options.weights}
+    if recognise.may_hold_net(options.net):
+        roles = {"net": options.net, "weights": options.weights}
+        if options.weights is None:
+            roles = {"weights": options.net}
+    return {role: path for role, path in roles.items() if path is not None}
+
+
+class Sources:
+    """Files that are read for one output, in the order in which they were added.
+
+    A context manager, which ends when all are hashed.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._digests: List[Tuple[str, str, Future]] = []
+        self._background = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> Sources:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._background.shutdown()
+
+    def add(self, role: str, path: str) -> None:
+        """Starts to hash a file.
+
+        Raises:
+            UsageError: the output would replace it.
+        """
+        _spare(path, self._out)
+        self._digests.append((role, path, self._background.submit(sha256, path)))
+
+    def hashed(self) -> Iterator[Tuple[str, str, int, str]]:
+        """Role, name without its folder, size and SHA-256 of each file, waited for.
+
+        Raises:
+            MalformedModel: one is empty.
+            UsageError, EnvironmentProblem: one cannot be read.
+        """
+        for role, path, digest in self._digests:
+            try:
+                yield role, Path(path).name, os.stat(path).st_size, digest.result()
+            except OSError as error:
+                raise cannot_use(path, error) from error
+
+
+def require_file(path: str) -> None:
+    """Refuses what cannot be read twice, or never ends: a pipe, a device.
+
+    Raises:
+        UsageError, EnvironmentProblem: there is no such file, or it is no regular one.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise cannot_use(path, error) from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UsageError("not a regular file", path, "check the path")
+
+
+def _spare(path: str, out: Path) -> None:
+    if out.exists() and os.path.samefile(path, str(out)):
+        raise UsageError("-o would overwrite this input", path, "name another file")
+
+
+def sha256(path: str) -> str:
+    """The SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        MalformedModel: it is empty.
+        UsageError, EnvironmentProblem: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    file = MappedFile(path)
+    view = memoryview(file.bytes)
+    for start in range(0, file.size, SLICE_BYTES):
+        end = min(start + SLICE_BYTES, file.size)
+        digest.update(view[start:end])
+        file.forget(start, end)
+    return digest.hexdigest()
