@@ -87,7 +87,7 @@ browser:  ## Chromium, for the tests of report.html (by apt-get, as root)
 fuzz: $(READY)  ## the readers of strangers' files, two minutes [ARGS=--seconds=60 --seed=1 --executions=1000]
 	$(PY) -m tests.fuzz $(ARGS)
 
-bench: $(READY)  ## time and memory of the main job [ARGS=]
+bench: $(READY)  ## speed and memory beside others', into benchmarks/ [ARGS=--only extraction --repeat 5]
 	$(PY) benchmarks/run.py $(ARGS)
 
 proto: $(READY)  ## compile schemas/caffe.proto to schemas/caffe.desc
