@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 import h5py
 import numpy as np
@@ -57,16 +58,22 @@ class File:
 
     def __init__(self, path: Path, mapped: bool = False) -> None:
         self.path = path
-        self.mapped = mapped
+        self._whole: Optional[mmap.mmap] = None
         try:
             self._size = path.stat().st_size
             with open(str(path), "rb") as start:
                 if start.read(8) != b"\x89HDF\r\n\x1a\n":
                     raise self.error("not an HDF5 file", "pass the file that stage 1 wrote")
+                if mapped:
+                    self._whole = mmap.mmap(start.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise cannot_use(path, error) from error
         with bounded_memory(), self._guarded("damaged HDF5"):
             self._h5 = h5py.File(str(path), "r")
+
+    @property
+    def mapped(self) -> bool:
+        return self._whole is not None
 
     def __enter__(self) -> File:
         return self
@@ -137,9 +144,8 @@ class File:
     def values(self, dataset: Dataset) -> np.ndarray:
         """The dataset's values, read without libhdf5."""
         count = math.prod(dataset.shape)
-        if self.mapped and count:
-            whole = np.memmap(str(self.path), np.uint8, "r")
-            view = np.frombuffer(whole.data, dataset.dtype, count, dataset.offset)
+        if self._whole is not None and count:
+            view = np.frombuffer(self._whole, dataset.dtype, count, dataset.offset)
             return view.reshape(dataset.shape)
         values = np.fromfile(str(self.path), dataset.dtype, count, offset=dataset.offset)
         if values.size != count:

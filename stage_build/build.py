@@ -15,7 +15,7 @@ from schemas.errors import UsageError
 from schemas.events import Events, peak_bytes
 from schemas.graph import Net
 from schemas.interchange import Interchange, read, weight_bytes
-from stage_build import codegen, images, passes, publish, sizes
+from stage_build import codegen, images, passes, publish, sizes, weights_npz
 from stage_build.delivery import FORMATS, SERVED, Delivery
 from stage_build.helper import FORKS, Helper, Nursery
 from stage_build.lowering.registry import Lowered, lower, require_held
@@ -157,7 +157,7 @@ def _write(
 ) -> None:
     """Writes the class and its weights."""
     codegen.write_package(folder, content, lowered, delivery)
-    codegen.write_weights(
+    weights_npz.write(
         folder / "weights.npz",
         lowered,
         lambda done, total: events.progress("weights", done, total),
@@ -219,6 +219,7 @@ def _export_and_check(
         job.reference,
         job.delivery.calibration,
         job.plugins,
+        adopted=job.adopt,
     )
     peaks: dict[str, int] = {}
 
@@ -228,22 +229,33 @@ def _export_and_check(
         seconds[f"verify {artefact}"] = result["seconds"]
         peaks["check"] = max(peaks.get("check", 0), result["peak_bytes"])
 
-    checks.ask("class")
-    if exports:
-        request = helpers.exporter.ask(folder=str(folder), **job.delivery.document())
-    told("class", 0)  # its roundings apply to the others
-    asked: list[str] = []
-    for place, _ in enumerate(exports):
-        events.progress("export", place, len(exports))
-        exported = helpers.exporter.answer(request)
-        seconds.update(exported["seconds"])
-        peaks["export"] = exported["peak_bytes"]
-        if place + 1 == len(exports):
-            helpers.exporter.rest()
-        checks.ask(exported["format"])
-        asked.append(exported["format"])
-    for place, artefact in enumerate(asked, 1):
-        told(artefact, place)
+    try:
+        checks.ask("class")
+        if exports:
+            request = helpers.exporter.ask(folder=str(folder), **job.delivery.document())
+        told("class", 0)  # its roundings apply to the others
+        open_: list[str] = []
+        for place, _ in enumerate(exports):
+            events.progress("export", place, len(exports))
+            exported = helpers.exporter.answer(request)
+            seconds.update(exported["seconds"])
+            peaks["export"] = exported["peak_bytes"]
+            if place + 1 == len(exports):
+                helpers.exporter.rest()
+            if open_ and exported["format"] != "keras":  # the same helper's, one after the other
+                told(open_.pop(), place)
+            checks.ask(exported["format"])
+            open_.append(exported["format"])
+        # model.keras comes last; by then the others' memory is free again.
+        for artefact in open_:
+            if artefact == "keras":
+                helpers.checker.rest()
+            told(artefact, len(exports))
+    except BaseException:
+        # What they are at would write into a folder that is gone.
+        for helper in (helpers.exporter, helpers.checker, helpers.keras):
+            helper.close()
+        raise
     helpers.checker.rest()
     helpers.keras.rest()
     return {name: checks.results[name] for name in job.delivery.formats}, peaks
@@ -260,6 +272,7 @@ class _Checks:
     reference: Path | None
     calibration: str | None
     plugins: tuple[str, ...] = ()
+    adopted: bool = False
     again: bool = False
     asked: dict[str, int] = field(default_factory=dict)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -275,6 +288,7 @@ class _Checks:
             rounding=None if is_class else self.results.get("class", {}).get("rounding"),
             calibration=self.calibration,
             plugins=self.plugins,
+            mapped=self.adopted,
             again=self.again,
         )
 

@@ -1,4 +1,4 @@
-"""Prints a lowered net: model.py, caffe_layers.py, names.json and weights.npz."""
+"""Prints a lowered net: model.py, caffe_layers.py and names.json."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import ast
 import functools
 import json
 import re
-import struct
 import textwrap
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from schemas.graph import Net
 from schemas.interchange import Interchange
@@ -357,52 +353,3 @@ def _defaults(arguments: ast.arguments) -> dict[str, str]:
 
 def _source(node: ast.expr) -> str:
     return literal(ast.literal_eval(node))
-
-
-# weights.npz
-
-ZIP_PADDING = 0xD935  # the number that Android's zipalign gives such a field
-
-
-def write_weights(
-    path: Path, lowered: Sequence[Lowered], progress: Callable[[int, int], None]
-) -> list[dict[str, Any]]:
-    """Writes every Keras weight as a numbered member of an npz file, one at a time.
-
-    Members are stored uncompressed and without times, so that equal weights give equal bytes, and
-    their values start at a multiple of 64 bytes.
-
-    Returns:
-        For each member, the layer it belongs to and its shape.
-    """
-    written: list[dict[str, Any]] = []
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for place, item in enumerate(lowered):
-            for array in item.call.weights():
-                info = zipfile.ZipInfo(f"{len(written)}.npy", (1980, 1, 1, 0, 0, 0))
-                info.extra = _padding(archive.start_dir, info.filename)
-                with archive.open(info, "w", force_zip64=True) as member:
-                    _write_array(member, array)
-                written.append({"layer": item.site.layer.name, "shape": list(array.shape)})
-            progress(place + 1, len(lowered))
-    return written
-
-
-def _padding(offset: int, name: str) -> bytes:
-    """The extra field with which a member whose header starts at `offset` starts at a multiple of
-    64 bytes: NumPy's header is as long, so that the values can be used where they lie."""
-    fixed = 30 + len(name) + 20  # zip's local header, and what ZIP64 adds
-    missing = -(offset + fixed + 4) % 64
-    return struct.pack("<HH", ZIP_PADDING, missing) + bytes(missing)
-
-
-def _write_array(member: Any, array: np.ndarray) -> None:
-    array = np.asarray(array, np.float32, order="C")
-    np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(array))
-    for piece in _pieces(array.reshape(-1)):
-        member.write(piece.data.cast("B"))
-
-
-def _pieces(flat: np.ndarray, size: int = 4 * 1024 * 1024) -> Iterator[np.ndarray]:
-    for start in range(0, flat.size, size):
-        yield flat[start : start + size]

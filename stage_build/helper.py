@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -57,9 +58,13 @@ class Nursery:
     """
 
     def __init__(self, modules: Sequence[str]) -> None:
+        self._modules = modules
+        self._begin()
+
+    def _begin(self) -> None:
         self._control, theirs = socket.socketpair()
         with theirs:
-            self._process = _started("nurse", theirs, *modules)
+            self._process = _started("nurse", theirs, *self._modules)
 
     def start(self, module: str) -> tuple[socket.socket, int]:
         """A process that serves `module`: a socket to it, and its number.
@@ -67,6 +72,9 @@ class Nursery:
         Raises:
             StageCrashed: the nursery died.
         """
+        if self._process.poll() is not None:  # since the last time, which was told
+            self.close()
+            self._begin()
         ours, theirs = socket.socketpair()
         with theirs:
             return ours, self._asked({"serve": module}, [theirs.fileno()])
@@ -97,21 +105,25 @@ def nurse(descriptor: int, *modules: str) -> None:
         with suppress(ImportError):  # a missing package is told by who needs it
             importlib.import_module(module)
     gc.freeze()  # what is not looked through is not copied
+    spawned: dict[int, subprocess.Popen[bytes]] = {}
     while True:
         text, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
         if not text:
             return
         request = json.loads(text)
-        if "wait" in request:
+        if request.get("wait") in spawned:
+            answer = spawned.pop(request["wait"]).wait()
+        elif "wait" in request:
             answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
         else:
             with socket.socket(fileno=descriptors[0]) as end:
-                answer = (_fork if modules else _spawn)(control, end, request["serve"])
+                if modules:
+                    answer = _fork(control, end, request["serve"])
+                else:
+                    process = _started("serve", end, request["serve"])
+                    answer = process.pid
+                    spawned[answer] = process
         control.send(json.dumps(answer).encode())
-
-
-def _spawn(_: socket.socket, end: socket.socket, module: str) -> int:
-    return _started("serve", end, module).pid
 
 
 def _fork(control: socket.socket, end: socket.socket, module: str) -> int:
@@ -124,7 +136,11 @@ def _fork(control: socket.socket, end: socket.socket, module: str) -> int:
                 Path("/proc/self/comm").write_text(module.rpartition(".")[2])
             serve(end.detach(), module)
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(code)
     return pid
 
@@ -143,6 +159,7 @@ class Helper:
         self._module = module
         self._peak_bytes = 0
         self._serial = 0
+        self._first = 0
         self._pid = 0
 
     def ask(self, **request: Any) -> int:
@@ -159,6 +176,7 @@ class Helper:
         if not self._pid:
             self._socket, self._pid = self._nursery.start(self._module)
             self._lines = self._socket.makefile("r", encoding="utf-8")
+            self._first = self._serial + 1
         self._serial += 1
         try:
             self._socket.sendall(json.dumps([self._serial, request]).encode() + b"\n")
@@ -174,6 +192,8 @@ class Helper:
         Raises:
             ConversionError: the request failed, or the process died.
         """
+        if wanted < self._first:
+            raise StageCrashed(f"the process of {self._module} died before it answered")
         serial = None
         while serial != wanted:
             try:

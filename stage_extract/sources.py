@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import os
 import stat
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
@@ -39,11 +40,14 @@ class Sources:
         self._out = out
         self._digests: List[Tuple[str, str, Future]] = []
         self._background = ThreadPoolExecutor(1)
+        self._failed = threading.Event()
 
     def __enter__(self) -> Sources:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is not None:
+            self._failed.set()
         self._background.shutdown()
 
     def add(self, role: str, path: str) -> None:
@@ -53,7 +57,7 @@ class Sources:
             UsageError: the output would replace it.
         """
         _spare(path, self._out)
-        self._digests.append((role, path, self._background.submit(sha256, path)))
+        self._digests.append((role, path, self._background.submit(sha256, path, self._failed)))
 
     def hashed(self) -> Iterator[Tuple[str, str, int, str]]:
         """Role, name without its folder, size and SHA-256 of each file, waited for.
@@ -88,8 +92,11 @@ def _spare(path: str, out: Path) -> None:
         raise UsageError("-o would overwrite this input", path, "name another file")
 
 
-def sha256(path: str) -> str:
+def sha256(path: str, failed: threading.Event) -> str:
     """The SHA-256 of a file, in hexadecimal.
+
+    Args:
+        failed: set where nobody waits for it any more.
 
     Raises:
         MalformedModel: it is empty.
@@ -102,4 +109,6 @@ def sha256(path: str) -> str:
         end = min(start + SLICE_BYTES, file.size)
         digest.update(view[start:end])
         file.forget(start, end)
+        if failed.is_set():
+            break
     return digest.hexdigest()

@@ -10,7 +10,7 @@ import numpy as np
 
 from schemas.graph import Net
 from schemas.interchange import Interchange, Reference, Source
-from stage_build import codegen
+from stage_build import codegen, weights_npz
 from stage_build.lowering.registry import lower
 from stage_extract import network, prototxt, reference, upgrade
 from tests.prototxts import inputs, layer, quoted
@@ -77,5 +77,5 @@ def package(content: Interchange, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     lowered = lower(content.net, content.weights)
     codegen.write_package(folder, content, lowered)
-    codegen.write_weights(folder / "weights.npz", lowered, lambda done, total: None)
+    weights_npz.write(folder / "weights.npz", lowered, lambda done, total: None)
     return folder

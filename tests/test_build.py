@@ -136,6 +136,32 @@ def test_a_helper_that_grew_large_is_ended_after_its_work(stage, monkeypatch):
     assert asked(stage)["pid"] != first["pid"]
 
 
+def test_a_helper_that_died_while_others_waited_is_told(stage):
+    """What was asked of it before is not waited for."""
+    stage.ask(die=int(signal.SIGKILL))
+    time.sleep(0.5)
+    lost = stage.ask(say="lost")
+    stage.close()
+    assert asked(stage, say="again")["say"] == "again"
+    with pytest.raises(StageCrashed, match="died before it answered"):
+        stage.answer(lost)
+
+
+def test_helpers_that_die_in_turn_are_told_apart(stage):
+    """In both kinds of nursery, however many were started since."""
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV):
+        with pytest.raises(StageCrashed, match=f"was killed by signal {number:d}"):
+            asked(stage, die=int(number))
+
+
+def test_a_nursery_that_died_is_started_again(stage):
+    first = asked(stage)["pid"]
+    stage._nursery._process.kill()
+    stage._nursery._process.wait()
+    stage.close()
+    assert asked(stage, say="again")["pid"] != first
+
+
 def test_a_missing_package_is_told_when_it_is_needed(tmp_path, monkeypatch):
     (tmp_path / "bare_stage.py").write_text("import no_such_package\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -822,6 +848,7 @@ def test_a_result_is_replaced_when_told_to(served, tmp_path):
     [("export", "export"), ("check", "verify class")],
     ids=["exporter", "checker"],
 )
+@pytest.mark.skipif(not helpers.FORKS, reason="helpers that are not forked have no name")
 def test_a_killed_helper_fails_its_job_alone(served, tmp_path, name, task):
     """It is held, so that it dies in the middle of the job and not after it."""
     file, out = net_file(tmp_path / "net.h5"), tmp_path / "out"

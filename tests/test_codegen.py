@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from schemas.interchange import Interchange, Source
-from stage_build import caffe_layers, codegen, printing, verify
+from stage_build import caffe_layers, printing, verify, weights_npz
 from stage_build.artefacts import models
 from stage_build.delivery import Delivery
 from stage_build.lowering.registry import lower
@@ -701,7 +701,7 @@ def test_the_weights_are_numbered_plain_arrays(tmp_path):
     folder.mkdir()
     lowered = lower(content.net, content.weights)
     progress = []
-    written = codegen.write_weights(
+    written = weights_npz.write(
         folder / "weights.npz", lowered, lambda done, total: progress.append((done, total))
     )
     assert progress == [(i + 1, 5) for i in range(5)]
@@ -732,7 +732,7 @@ def test_the_weights_are_numbered_plain_arrays(tmp_path):
 def test_a_weight_larger_than_one_piece_is_written_whole(tmp_path, monkeypatch):
     content = nets.net(*LENET)
     whole = nets.package(content, tmp_path / "whole") / "weights.npz"
-    monkeypatch.setattr(codegen._pieces, "__defaults__", (7,))
+    monkeypatch.setattr(weights_npz._pieces, "__defaults__", (7,))
     parts = nets.package(content, tmp_path / "parts") / "weights.npz"
     assert parts.read_bytes() == whole.read_bytes()
 

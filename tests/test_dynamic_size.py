@@ -10,7 +10,7 @@ import tensorflow as tf
 from schemas.errors import ConversionError, MalformedModel, UnsupportedModel, UsageError
 from schemas.forward import forward
 from schemas.interchange import Interchange
-from stage_build import codegen, sizes, verify
+from stage_build import codegen, sizes, verify, weights_npz
 from stage_build.artefacts import export, lite, models
 from stage_build.delivery import Delivery
 from stage_build.layout import to_blob, to_tensor
@@ -49,7 +49,7 @@ def package(content, folder):
     """The generated class for images of any size."""
     lowered = lower(content.net, content.weights)
     codegen.write_package(folder, content, lowered, Delivery(dynamic_size=True))
-    codegen.write_weights(folder / "weights.npz", lowered, lambda done, total: None)
+    weights_npz.write(folder / "weights.npz", lowered, lambda done, total: None)
     return folder
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.interchange import Interchange
-from stage_build import codegen
+from stage_build import codegen, weights_npz
 from stage_build.artefacts import models
 from stage_build.artefacts.check import check_batch
 from stage_build.lowering.registry import lower
@@ -24,7 +24,7 @@ def test_every_blob_is_caffes(case, tmp_path):
     net, weights = case.build()
     lowered = lower(net, weights)
     codegen.write_package(tmp_path, Interchange(net, weights), lowered)
-    codegen.write_weights(tmp_path / "weights.npz", lowered, lambda done, total: None)
+    weights_npz.write(tmp_path / "weights.npz", lowered, lambda done, total: None)
     network = models.import_package(tmp_path).load()
     runner = models.KerasRunner(network.model, network.names)
     inputs, want, skipped = users_reference(net, case.arrays())

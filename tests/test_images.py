@@ -21,7 +21,7 @@ from PIL import Image
 from schemas import interchange
 from schemas.errors import MalformedModel, UsageError
 from schemas.preprocessing import Preprocessing
-from stage_build import codegen, images
+from stage_build import codegen, images, weights_npz
 from stage_build.artefacts import baking, models
 from stage_build.delivery import Delivery
 from stage_build.layout import Door
@@ -380,7 +380,7 @@ def loaded(content, folder, **delivery):
     folder.mkdir(exist_ok=True)
     lowered = lower(content.net, content.weights)
     codegen.write_package(folder, content, lowered, Delivery(**delivery))
-    codegen.write_weights(folder / "weights.npz", lowered, lambda done, total: None)
+    weights_npz.write(folder / "weights.npz", lowered, lambda done, total: None)
     return models.import_package(folder).load()
 
 

@@ -43,9 +43,12 @@ def test_version_1_is_read():
     assert_same(interchange.read(V1), content())
 
 
-def test_what_is_written_is_read(tmp_path):
+@pytest.mark.parametrize("mapped", [False, True], ids=["read", "mapped"])
+def test_what_is_written_is_read(tmp_path, mapped):
     interchange.write(tmp_path / "net.h5", content())
-    assert_same(interchange.read(tmp_path / "net.h5"), content())
+    found = interchange.read(tmp_path / "net.h5", mapped)
+    assert_same(found, content())
+    assert_same(found, content())
     assert [path.name for path in tmp_path.iterdir()] == ["net.h5"]
 
 
@@ -367,7 +370,8 @@ def test_a_newer_version_is_refused_by_name(tmp_path):
         interchange.read(path)
 
 
-def test_every_flipped_byte_of_data_is_found(tmp_path):
+@pytest.mark.parametrize("mapped", [False, True], ids=["read", "mapped"])
+def test_every_flipped_byte_of_data_is_found(tmp_path, mapped):
     path = tmp_path / "net.h5"
     interchange.write(path, content())
     data = bytearray(path.read_bytes())
@@ -375,7 +379,7 @@ def test_every_flipped_byte_of_data_is_found(tmp_path):
     data[place + 5] ^= 1
     path.write_bytes(data)
     with pytest.raises(MalformedModel, match="'conv/1/0' does not match its digest"):
-        interchange.read(path).weights["conv/1/0"]
+        interchange.read(path, mapped).weights["conv/1/0"]
 
 
 def test_a_damaged_index_is_found(tmp_path):

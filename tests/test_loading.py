@@ -89,6 +89,22 @@ def test_a_damaged_weight_is_noticed(folder, tmp_path):
         plain(tmp_path)
 
 
+def test_a_member_that_is_shorter_than_it_says_is_refused(folder, tmp_path):
+    """A zip file's directory may say anything of a member's size."""
+    nets.package(nets.net(*NET), tmp_path)
+    file = tmp_path / "weights.npz"
+    with zipfile.ZipFile(file) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    whole = members["0.npy"]
+    short = whole[:-40]
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, short if name == "0.npy" else data)
+        archive.getinfo("0.npy").file_size = len(whole)  # in the directory, written at the end
+    with pytest.raises((ValueError, zipfile.BadZipFile)):
+        plain(tmp_path)
+
+
 def test_an_eager_pass_and_a_traced_one_are_the_same(folder):
     content = nets.net(*NET)
     inputs, outputs = content.reference.inputs, content.net.outputs

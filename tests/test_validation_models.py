@@ -18,7 +18,7 @@ from PIL import Image
 
 from schemas.errors import UsageError
 from schemas.preprocessing import Preprocessing
-from stage_build import codegen, passes
+from stage_build import codegen, passes, weights_npz
 from stage_build.delivery import Delivery
 from stage_build.lowering.registry import lower
 from tests import nets
@@ -221,7 +221,7 @@ def package(content, folder, delivery=None):
         net, weights = passes.reversed_channels(net, weights)
     lowered = lower(net, weights)
     codegen.write_package(folder, replace(content, net=net, weights=weights), lowered, delivery)
-    codegen.write_weights(folder / "weights.npz", lowered, lambda done, total: None)
+    weights_npz.write(folder / "weights.npz", lowered, lambda done, total: None)
     return folder
 
 

@@ -37,6 +37,7 @@ def handle(
     rounding: dict[str, float] | None,
     calibration: str | None = None,
     plugins: Sequence[str] = (),
+    mapped: bool = False,
     again: bool = False,
 ) -> dict[str, Any]:
     """`check_artefact`, asked by another process.
@@ -53,9 +54,7 @@ def handle(
     out, net = Path(folder), Path(net_file)
     try:
         with plugged_in(plugins):
-            return check_artefact(
-                out, net, artefact, tolerance, user, rounding, images, mapped=not again
-            )
+            return check_artefact(out, net, artefact, tolerance, user, rounding, images, mapped)
     except ConversionError:
         raise
     except Exception as error:  # of zipfile, NumPy, Keras and TensorFlow: every type
@@ -94,7 +93,8 @@ def check_artefact(
         rounding: what the check of the class returned under this name.
         calibration: the images that an int8 model.tflite is held to, see `lite.agreement`; fewer
             bits of weights are held to `lite.TOLERANCES` or `precision.TOLERANCES`.
-        mapped: result and net_file were just made, see `models.load` and `interchange.read`.
+        mapped: result and net_file were just made and are nobody else's yet, see `models.load` and
+            `interchange.read`.
 
     Returns:
         JSON values: ``recorded`` (an `Outcome` document), ``picked`` (keys accepted as picked among

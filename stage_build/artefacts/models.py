@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import struct
 import sys
 import uuid
-import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from stage_build import weights_npz
 from stage_build.layout import Door, to_blob, to_tensor
 
 # Bytes of one weight from which on it is mapped.
@@ -81,22 +80,10 @@ def load(package: ModuleType) -> Any:
             info = self._stored.getinfo(name)
             if info.file_size < MAPPED:
                 return np.asarray(super().stored_array(name))
-            return _mapped(self._stored, info)
+            return weights_npz.mapped(self._stored, info)
 
     Mapped.__name__ = plain.__name__  # which names the Keras model
     return Mapped()
-
-
-def _mapped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    """A member as `codegen.write_weights` writes them."""
-    with archive.open(info) as member:
-        np.lib.format.read_magic(member)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-        header = member.tell()
-    with open(str(archive.filename), "rb") as file:
-        file.seek(info.header_offset + 26)  # zip's local header: lengths of name and extra field
-        lengths = struct.unpack("<HH", file.read(4))
-        return np.memmap(file, dtype, "c", file.tell() + sum(lengths) + header, shape)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.util import _pywrap_util_port
 
 from stage_build.delivery import LARGE
 
@@ -74,7 +75,12 @@ def _inlined() -> Iterator[None]:
 
 
 def padded_depthwise(model: keras.Model) -> list[tuple[Any, Any]]:
-    """The depthwise convolutions of images that a layer of its own pads: (that layer, the one)."""
+    """The depthwise convolutions of images that a layer of its own pads: (that layer, the one).
+
+    None without oneDNN: TensorFlow's own kernels do not fuse convolutions in groups.
+    """
+    if not _pywrap_util_port.IsMklEnabled():
+        return []
     kinds = keras.layers.ZeroPadding2D, keras.layers.DepthwiseConv2D
     pads, dense = ([a for a in model.layers if isinstance(a, kind)] for kind in kinds)
     by_call = {pad.name: pad for pad in pads}

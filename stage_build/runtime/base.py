@@ -89,6 +89,8 @@ class Calls:
             while piece := member.read(min(len(left), 1 << 20)):
                 left[: len(piece)] = piece
                 left = left[len(piece) :]
+            if left:
+                raise ValueError(f"weights.npz, {name}: {len(left)} bytes are missing")
         return values
 
 
