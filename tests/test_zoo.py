@@ -132,5 +132,5 @@ def test_zoo_net(zoo_net, tool):
         inputs = {key: tool.input_values(key, shape) for key, shape in golden["inputs"].items()}
         got = runner(inputs, [net.names[blob] for blob in known])
         for blob in known:
-            value = got.pop(net.names[blob])
+            value = got[net.names[blob]]
             check(golden, blob, value, TOLERANCE + seen[net.names[blob]])
