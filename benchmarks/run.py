@@ -86,7 +86,10 @@ def _commit() -> str:
     git = ["git", "-C", str(ROOT)]
     try:
         head = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True).strip()
-        changed = subprocess.check_output([*git, "status", "--porcelain", "-uno"], text=True)
+        others = ["--", ".", ":!benchmarks/results.*"]
+        changed = subprocess.check_output(
+            [*git, "status", "--porcelain", "-uno", *others], text=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return "no commit"
     return f"commit {head}" + (" with changes" if changed.strip() else "")
