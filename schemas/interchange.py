@@ -126,6 +126,12 @@ def array_shape(arrays: Mapping[str, Any], key: str) -> Tuple[int, ...]:
     return tuple(known(key) if known else arrays[key].shape)
 
 
+def forget(content: Interchange) -> None:
+    """Gives back the memory of arrays that are mapped, see `read`; they may be read again."""
+    if isinstance(content.weights, _Arrays):
+        content.weights.forget()
+
+
 # Writing
 
 # Takes a parameter's key, how many of its values are NaN or infinite, and how many values it has.
@@ -332,6 +338,9 @@ class _Arrays(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._arrays)
+
+    def forget(self) -> None:
+        self._file.forget()
 
     def shape(self, key: str) -> Tuple[int, ...]:
         return self._arrays[key].dataset.shape

@@ -152,6 +152,11 @@ class File:
             raise self.error("the file became shorter while it was read")
         return values.reshape(dataset.shape)
 
+    def forget(self) -> None:
+        """Gives back the memory of what was mapped; what is looked at again is mapped again."""
+        if self._whole is not None and hasattr(self._whole, "madvise"):
+            self._whole.madvise(mmap.MADV_DONTNEED)
+
 
 @contextmanager
 def bounded_memory(more: int = MAX_MEMORY) -> Iterator[None]:

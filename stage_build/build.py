@@ -14,7 +14,7 @@ from schemas import memory
 from schemas.errors import UsageError
 from schemas.events import Events, peak_bytes
 from schemas.graph import Net
-from schemas.interchange import Interchange, read, weight_bytes
+from schemas.interchange import Interchange, forget, read, weight_bytes
 from stage_build import codegen, images, passes, publish, sizes, weights_npz
 from stage_build.delivery import FORMATS, SERVED, Delivery
 from stage_build.helper import FORKS, Helper, Nursery
@@ -58,27 +58,29 @@ class Helpers:
 
     Attributes:
         exporter: makes what is made of the class.
-        checker: checks the class and what is made of the served net.
-        keras: checks model.keras, which takes the most memory and time to load.
+        checker: checks the class, and what is made of it.
     """
 
     nursery: Nursery
     exporter: Helper
     checker: Helper
-    keras: Helper
 
     @classmethod
     def start(cls) -> Helpers:
         """Has TensorFlow imported; they themselves are started when they are needed."""
         exporter, checker = "stage_build.artefacts.export", "stage_build.artefacts.check"
         nursery = Nursery((exporter, checker) if FORKS else ())
-        return cls(nursery, *(Helper(nursery, name) for name in (exporter, checker, checker)))
+        return cls(nursery, Helper(nursery, exporter), Helper(nursery, checker))
 
     def close(self) -> None:
         """Ends them all."""
-        for helper in (self.exporter, self.checker, self.keras):
-            helper.close()
+        self.rest()
         self.nursery.close()
+
+    def rest(self) -> None:
+        """Ends what they are at."""
+        self.exporter.close()
+        self.checker.close()
 
 
 def build(job: Job, helpers: Helpers, events: Events) -> dict[str, Any]:
@@ -107,6 +109,7 @@ def build(job: Job, helpers: Helpers, events: Events) -> dict[str, Any]:
     with publish.staged(job.out, failed) as folder:
         _write(folder, delivered, lowered, job.delivery, events)
         _write_served(folder, delivered, job.delivery, events)
+        forget(content)
         seconds = {"generate": time.monotonic() - started}
         results, peaks = _export_and_check(job, folder, helpers, events, seconds)
         report = make_report(content, results, job.tolerance)
@@ -205,7 +208,7 @@ def _export_and_check(
     events: Events,
     seconds: dict[str, float],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
-    """Has one process export, and the others check the class and what is exported meanwhile.
+    """Has one process export, and another check the class and what is exported meanwhile.
 
     Returns:
         Artefact -> what its check showed, and the peak memory of the processes.
@@ -223,41 +226,29 @@ def _export_and_check(
     )
     peaks: dict[str, int] = {}
 
-    def told(artefact: str, place: int) -> None:
+    def check(artefact: str, place: int) -> None:
         events.progress(f"verify {artefact}", place, len(exports) + 1)
-        result = checks.answer(artefact)
+        result = checks.check(artefact)
         seconds[f"verify {artefact}"] = result["seconds"]
         peaks["check"] = max(peaks.get("check", 0), result["peak_bytes"])
 
     try:
-        checks.ask("class")
         if exports:
             request = helpers.exporter.ask(folder=str(folder), **job.delivery.document())
-        told("class", 0)  # its roundings apply to the others
-        open_: list[str] = []
-        for place, _ in enumerate(exports):
+        check("class", 0)  # its roundings apply to the others
+        for place in range(len(exports)):
             events.progress("export", place, len(exports))
             exported = helpers.exporter.answer(request)
             seconds.update(exported["seconds"])
             peaks["export"] = exported["peak_bytes"]
             if place + 1 == len(exports):
                 helpers.exporter.rest()
-            if open_ and exported["format"] != "keras":  # the same helper's, one after the other
-                told(open_.pop(), place)
-            checks.ask(exported["format"])
-            open_.append(exported["format"])
-        # model.keras comes last; by then the others' memory is free again.
-        for artefact in open_:
-            if artefact == "keras":
-                helpers.checker.rest()
-            told(artefact, len(exports))
+            check(exported["format"], place + 1)
+            helpers.checker.rest()  # before the next, which may be model.keras
     except BaseException:
-        # What they are at would write into a folder that is gone.
-        for helper in (helpers.exporter, helpers.checker, helpers.keras):
-            helper.close()
+        helpers.rest()  # they would write into a folder that is gone
         raise
     helpers.checker.rest()
-    helpers.keras.rest()
     return {name: checks.results[name] for name in job.delivery.formats}, peaks
 
 
@@ -274,12 +265,11 @@ class _Checks:
     plugins: tuple[str, ...] = ()
     adopted: bool = False
     again: bool = False
-    asked: dict[str, int] = field(default_factory=dict)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def ask(self, artefact: str) -> None:
+    def check(self, artefact: str) -> dict[str, Any]:
         is_class = artefact == "class"
-        self.asked[artefact] = self._checker(artefact).ask(
+        request = self.helpers.checker.ask(
             folder=str(self.folder),
             net_file=str(self.net_file),
             artefact=artefact,
@@ -291,13 +281,8 @@ class _Checks:
             mapped=self.adopted,
             again=self.again,
         )
-
-    def answer(self, artefact: str) -> dict[str, Any]:
-        self.results[artefact] = self._checker(artefact).answer(self.asked[artefact])
+        self.results[artefact] = self.helpers.checker.answer(request)
         return self.results[artefact]
-
-    def _checker(self, artefact: str) -> Helper:
-        return self.helpers.keras if artefact == "keras" else self.helpers.checker
 
 
 def _place(folder: Path, job: Job) -> None:
@@ -339,8 +324,7 @@ def verify(
     )
     for place, artefact in enumerate(there):
         events.progress(f"verify {artefact}", place, len(there))
-        checks.ask(artefact)
-        checks.answer(artefact)
+        checks.check(artefact)
     report = make_report(content, checks.results, tolerance)
     if report["status"] != "ok":
         raise failure(content, report)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ LARGE = 1024**3
 # A process that has only imported TensorFlow has no thread of its, and may be forked: on Linux. The
 # libraries of macOS are not made for it.
 FORKS = sys.platform.startswith("linux")
+# Keras imports it where it is installed, for wrappers that nobody needs here: half a second.
+UNUSED = "sklearn"
 
 Handler = Callable[..., dict[str, Any] | Iterator[dict[str, Any]]]
 
@@ -101,9 +103,10 @@ class Nursery:
 def nurse(descriptor: int, *modules: str) -> None:
     """The nursery's side: starts and waits for processes as it is told, until nobody is left."""
     control = socket.socket(fileno=descriptor)
-    for module in modules:
-        with suppress(ImportError):  # a missing package is told by who needs it
-            importlib.import_module(module)
+    with _without(UNUSED):
+        for module in modules:
+            with suppress(ImportError):  # a missing package is told by who needs it
+                importlib.import_module(module)
     gc.freeze()  # what is not looked through is not copied
     spawned: dict[int, subprocess.Popen[bytes]] = {}
     while True:
@@ -124,6 +127,19 @@ def nurse(descriptor: int, *modules: str) -> None:
                     answer = process.pid
                     spawned[answer] = process
         control.send(json.dumps(answer).encode())
+
+
+@contextmanager
+def _without(package: str) -> Iterator[None]:
+    """Imports find no such package meanwhile, unless it has been imported."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def _fork(control: socket.socket, end: socket.socket, module: str) -> int:
