@@ -135,6 +135,12 @@ def noisy(*timings: Timing) -> bool:
     return any(spread(timing.seconds) > NOISY for timing in timings)
 
 
+def faster(key: str, claim: str, ours: Timing, other: Timing, limit: float) -> Target:
+    """That ours takes at most 1 / `limit` of the other's time."""
+    ratio = other.median / ours.median
+    return Target(key, claim, ours.command, ratio, limit, "x", noisy(ours, other), at_least=True)
+
+
 @dataclass(frozen=True)
 class Line:
     """y = start + slope * x, and the largest distance of a point from it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -186,8 +187,11 @@ def test_a_side_rests_until_it_is_asked():
     worker = workers.Worker("matmul", "numpy")
     try:
         assert worker.ask("time", case=None, seconds=0) > 0
-        state = (Path("/proc") / str(worker.pid) / "stat").read_text().rpartition(")")[2].split()[0]
-        assert state == "T"
+        stat = Path("/proc") / str(worker.pid) / "stat"
+        deadline = time.monotonic() + 10  # the signal is sent; the system takes it a moment later
+        while (state := stat.read_text().rpartition(")")[2].split()[0]) != "T":
+            assert time.monotonic() < deadline, state
+            time.sleep(0.01)
         assert worker.ask("first", case=None) > 0
     finally:
         worker.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.architectures import grouped
 from benchmarks.bench import Bench, convert
-from benchmarks.figures import Result, Table, Target, noisy, percent
+from benchmarks.figures import Result, Table, faster, percent
 from benchmarks.processes import run
 from benchmarks.sides import Convolution
 from benchmarks.workers import Worker, in_turn
@@ -69,14 +69,11 @@ def _measure(
     best = min(timings.values(), key=lambda timing: timing.median)
     result.timings += [ours, *timings.values()]
     result.targets.append(
-        Target(
+        faster(
             f"layers-{case.name}-{case.batch}",
             f"{label}: {SLACK} x the best form, which is {best.name}",
-            ours.command,
-            best.median / ours.median,
+            ours,
+            best,
             SLACK,
-            "x",
-            noisy(ours, best),
-            at_least=True,
         )
     )

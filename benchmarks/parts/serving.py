@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bench import Bench
-from benchmarks.figures import MB, Result, Table, Target, Timing, noisy, percent
+from benchmarks.figures import MB, Result, Table, Target, Timing, faster, percent
 from benchmarks.workers import NO_OPENCV, Worker, first_calls, has_opencv, in_turn, once
 from schemas.interchange import read
 from schemas.layers.registry import meaning
@@ -159,16 +159,13 @@ class _Net:
         ours = timings[OURS]
         for side, limits in LIMITS.get(self.name, {}).items():
             if side in timings:
-                limit, other = limits[batch], timings[side]
-                yield Target(
+                limit = limits[batch]
+                yield faster(
                     f"serving-{self.name}-{KINDS[side]}-{batch}",
                     f"{self.name}, batch {batch}: {limit} x the images per second of {side}",
-                    ours.command,
-                    other.median / ours.median,
+                    ours,
+                    timings[side],
                     limit,
-                    "x",
-                    noisy(ours, other),
-                    at_least=True,
                 )
 
     def close(self) -> None:
