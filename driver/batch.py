@@ -24,12 +24,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from driver.builder import Builder
+from driver.crew import Crew
 from driver.display import BATCH, Display, table
 from driver.options import Options
 from driver.outcome import Outcome, failed_document, finite
 from driver.pipeline import check_conversion, convert_in
-from driver.worker import interpreter
 from driver.workspace import Workspace
 from schemas.errors import Interrupted, MalformedModel, UsageError, cannot_use
 from schemas.events import plain
@@ -194,13 +193,12 @@ def batch(catalogue: Path, out: Path, options: Options, show: Display) -> Outcom
             out.mkdir(exist_ok=True)
         except OSError as error:
             raise cannot_use(out, error) from error
-        python = interpreter(options.build_python)
-        with Builder(python, work.logs / "build.log", show.verbose) as builder:
+        with Crew(work, options.build_python, show.verbose) as crew:
             try:
                 for number, entry in enumerate(entries, 1):
                     show.restart()
                     show.progress(BATCH, entry.name, number - 1, len(entries))
-                    documents.append(_convert_one(entry, out / entry.name, builder, show))
+                    documents.append(_convert_one(entry, out / entry.name, crew, show))
             except KeyboardInterrupt as interrupt:
                 entry = entries[len(documents)]
                 documents.append({"name": entry.name, **failed_document(interrupt)})
@@ -222,13 +220,13 @@ def _check_targets(entries: list[Entry], out: Path, force: bool) -> None:
             raise UsageError("this exists already", str(out / entry.name), "--force replaces it")
 
 
-def _convert_one(entry: Entry, out: Path, builder: Builder, show: Display) -> dict[str, Any]:
+def _convert_one(entry: Entry, out: Path, crew: Crew, show: Display) -> dict[str, Any]:
     began = time.monotonic()
     show.take_warnings()
     try:
         check_conversion(entry.prototxt, entry.weights, out, entry.options)
         with Workspace(out) as work:
-            outcome = convert_in(work, builder, entry.prototxt, entry.weights, entry.options, show)
+            outcome = convert_in(work, crew, entry.prototxt, entry.weights, entry.options, show)
         document = outcome.document
     except Exception as problem:
         document = failed_document(problem)

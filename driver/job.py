@@ -97,7 +97,14 @@ def run_job(
     log = work.logs / f"{stage}.log"
     with ExitStack() as stack:
         with shielded():
-            worker = Worker(stage, argv, log, python=interpreter(python), verbose=show.verbose)
+            worker = Worker(
+                stage,
+                argv,
+                log,
+                room=work.folder,
+                python=interpreter(python),
+                verbose=show.verbose,
+            )
             stack.callback(work.sweep, worker.pid)
             stack.enter_context(worker)
         return result_of(worker, show, **options)

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from driver.builder import Builder
+from driver.crew import Crew
 from driver.display import Display
 from driver.job import run_job
 from driver.options import Options
 from driver.outcome import Outcome, ok_document
-from driver.worker import interpreter, path_argument
+from driver.worker import path_argument
 from driver.workspace import (
     ScratchSpace,
     Workspace,
@@ -35,9 +35,8 @@ def convert(net: Path, weights: Path | None, out: Path, options: Options, show: 
     """Both stages: TensorFlow is imported while the Caffe files are read."""
     check_conversion(net, weights, out, options)
     with Workspace(out) as work:
-        python = interpreter(options.build_python)
-        with Builder(python, work.logs / "build.log", show.verbose) as builder:
-            return convert_in(work, builder, net, weights, options, show)
+        with Crew(work, options.build_python, show.verbose) as crew:
+            return convert_in(work, crew, net, weights, options, show)
 
 
 def check_conversion(net: Path, weights: Path | None, out: Path, options: Options) -> None:
@@ -50,23 +49,23 @@ def check_conversion(net: Path, weights: Path | None, out: Path, options: Option
 
 def convert_in(
     work: Workspace,
-    builder: Builder,
+    crew: Crew,
     net: Path,
     weights: Path | None,
     options: Options,
     show: Display,
 ) -> Outcome:
-    """One conversion in its work folder, with a builder that may be warm already."""
+    """One conversion in its work folder, by workers that may be warm already."""
     began = time.monotonic()
     work.need_space(_size(weights) * options.copies_of_weights())
     interchange = work.folder / "net.h5"
-    extracted = run_job(
-        "extract",
+    builder = crew.builder.warm(crew.build_python, show)  # imports TensorFlow meanwhile
+    extracted = crew.extractor.run(
         options.extract_argv(net, weights, interchange),
         work,
         show,
         python=options.extract_python,
-        beside=builder.warm(show),
+        beside=builder,
         opening=hdf5_from_outside(weights),
         timeout=options.timeout,
     )
@@ -76,7 +75,7 @@ def convert_in(
     argv = options.build_argv(interchange, work.out)
     argv += ["--adopt", "--logs", path_argument(work.logs)]
     argv += ["--extract-report", path_argument(report)]
-    built = builder.build(argv, work, show, options.timeout)
+    built = crew.builder.run(argv, work, show, python=crew.build_python, timeout=options.timeout)
     show.done("build")
     stages = {"extract": _without_out(extracted), "build": _without_out(built)}
     return _built(work.out, built, stages, began)

@@ -135,6 +135,7 @@ class Worker:
         stage: of `PACKAGES`.
         argv: its command line, without the options about events.
         log: the file that takes its stdout and stderr; appended to.
+        room: the folder in which its temporary files are.
         python: the interpreter's command.
         jobs: whether its stdin is a pipe, for `send`.
         verbose: passed on to it.
@@ -149,6 +150,7 @@ class Worker:
         argv: Sequence[str],
         log: Path,
         *,
+        room: Path,
         python: str,
         jobs: bool = False,
         verbose: bool = False,
@@ -162,14 +164,16 @@ class Worker:
         self.events, write_end = os.pipe()
         command = [python, str(BOOTSTRAP), str(ROOT), PACKAGES[stage], *argv]
         command += ["--events", str(write_end), *(["--verbose"] if verbose else [])]
-        self.process = self._start(command, write_end, jobs)
+        self.process = self._start(command, write_end, jobs, room)
         os.set_blocking(self.events, False)
         self.job_start = self._log_size()
 
-    def _start(self, command: list[str], write_end: int, jobs: bool) -> subprocess.Popen[bytes]:
+    def _start(
+        self, command: list[str], write_end: int, jobs: bool, room: Path
+    ) -> subprocess.Popen[bytes]:
         self._temporary = ""
         try:
-            self._temporary = tempfile.mkdtemp(prefix="orchestrate-")
+            self._temporary = tempfile.mkdtemp(prefix="tmp-", dir=room.absolute())
             with self.log.open("ab") as log:
                 return subprocess.Popen(
                     command,

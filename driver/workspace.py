@@ -132,7 +132,10 @@ class ScratchSpace(Workspace):
     """A work folder for a run that writes nothing: it lies among the temporary files."""
 
     def __init__(self, name: str) -> None:
-        base = Path(tempfile.mkdtemp(prefix="orchestrate-"))
+        try:
+            base = Path(tempfile.mkdtemp(prefix="orchestrate-"))
+        except OSError as error:
+            raise cannot_use(error.filename or "the folder for temporary files", error) from error
         super().__init__(base / name)
         self._made.append(base)
 

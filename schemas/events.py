@@ -18,7 +18,7 @@ import json
 import os
 import sys
 import traceback
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 from schemas.errors import (
     ConversionError,
@@ -83,6 +83,15 @@ class Events:
             lines = trace.splitlines() if self._verbose else [f"error: {known}"]
             print("\n".join(map(plain, lines)), file=sys.stderr)
         return known.exit_code
+
+
+def jobs() -> Iterator[List[str]]:
+    """The command lines that a worker that stays is given on stdin, until the driver closes it.
+
+        {"argv": ["net.h5", "-o", "out"]}
+    """
+    for line in sys.stdin:
+        yield json.loads(line)["argv"]
 
 
 def plain(text: object) -> str:

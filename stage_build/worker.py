@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from schemas.errors import UsageError
-from schemas.events import Events
+from schemas.events import Events, jobs
 from stage_build.build import Helpers, Job, build, verify
 from stage_build.delivery import (
     DEFAULT,
@@ -57,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not options.serve:
             return _run(options, helpers, events)
-        for line in sys.stdin:
+        for line in jobs():
             try:
-                job = _parser().parse_args(json.loads(line)["argv"])
+                job = _parser().parse_args(line)
             except UsageError as error:
                 events.error(error)
                 continue

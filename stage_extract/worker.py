@@ -1,4 +1,4 @@
-"""The command line of stage 1.
+"""The command line of stage 1: one job from the arguments, or many from stdin.
 
 What takes long to import is imported when it is needed.
 """
@@ -8,22 +8,46 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, NoReturn, Optional, Sequence, Type
 
 from schemas.errors import UsageError
-from schemas.events import Events
+from schemas.events import Events, jobs
 from stage_extract.sources import Sources, files, require_file
 
 
+class _ServingParser(argparse.ArgumentParser):
+    """Raises instead of exiting: a served job's wrong arguments must not end the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint="see --help")
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Runs one extraction (or inspection) and returns its exit code."""
-    parser = _parser()
+    """Runs one extraction (or inspection), or serves them until the end of stdin.
+
+    Returns:
+        The exit code.
+    """
+    parser = _parser(argparse.ArgumentParser)
     options = parser.parse_args(argv)
     try:
         events = Events(options.events, options.verbose)
     except OSError as error:
         parser.error(f"--events {options.events}: {error.strerror}")
     events.started("extract")
+    if not options.serve:
+        return _run(options, events)
+    for job in jobs():
+        try:
+            options = _parser(_ServingParser).parse_args(job)
+        except UsageError as error:
+            events.error(error)
+            continue
+        _run(options, events)
+    return 0
+
+
+def _run(options: argparse.Namespace, events: Events) -> int:
     try:
         if options.inspect:
             if options.net is not None:
@@ -41,8 +65,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser(kind: Type[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    parser = kind(
         prog="stage_extract",
         description="Reads a Caffe model and writes the interchange file net.h5.",
     )
@@ -102,6 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--reader", choices=("auto", "protobuf", "pycaffe"), default="auto")
     parser.add_argument("--seed", type=_seed, help="of the random input")
     parser.add_argument("--inspect", metavar="FILE", help="describe a file instead")
+    parser.add_argument(
+        "--serve", action="store_true", help="take jobs from stdin, a JSON line each"
+    )
     parser.add_argument(
         "--events", type=int, metavar="FD", help="write JSON events to this descriptor"
     )
