@@ -33,6 +33,8 @@ VALIDATE_MERGE = "validate merge"
 SPEECH = "How it speaks"
 MADE = "What is made"
 
+CLUSTER = "On a Dask cluster (docs/cluster.md)"
+
 Net = Annotated[
     Path,
     typer.Argument(metavar="NET.prototxt", help="The net's definition; a .caffemodel holds one."),
@@ -49,6 +51,26 @@ Interchange = Annotated[Path, typer.Argument(metavar="net.h5", help="What extrac
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="The folder to write.")]
 OutFile = Annotated[
     Path, typer.Option("--out", "-o", metavar="net.h5", help="The file to write; - is stdout.")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Its scheduler's address.", rich_help_panel=CLUSTER),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Takes files on their way; without, all machines share the folders.",
+        rich_help_panel=CLUSTER,
+    ),
+]
+Patience = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="To wait for a worker with a needed resource, default 300.",
+        rich_help_panel=CLUSTER,
+    ),
 ]
 Formats = Annotated[
     str | None,
@@ -127,6 +149,9 @@ NoReference = Annotated[
     bool, typer.Option("--no-reference", help="Skip the recorded forward pass.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Extract anew what an earlier run has extracted.")
+]
 Phase = Annotated[str | None, typer.Option(metavar="TEST|TRAIN", help="The phase, default TEST.")]
 Stage = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A stage; repeatable.")]
 Level = Annotated[int | None, typer.Option(metavar="N", help="The level.")]
@@ -183,6 +208,14 @@ Plugin = Annotated[
 Timeout = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="The longest a stage may take.")
 ]
+Gpu = Annotated[
+    bool | None,
+    typer.Option(
+        "--gpu/--no-gpu",
+        help="Whether TensorFlow sees the GPUs that CUDA_VISIBLE_DEVICES names, default not.",
+        show_default=False,
+    ),
+]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress, no summary.", rich_help_panel=SPEECH)
 ]
@@ -222,6 +255,7 @@ def convert(
     tolerance: Tolerance = None,
     reference: Reference = None,
     force: Force = False,
+    no_cache: NoCache = False,
     phase: Phase = None,
     stage: Stage = None,
     level: Level = None,
@@ -239,6 +273,7 @@ def convert(
     build_python: BuildPython = None,
     plugin: Plugin = None,
     timeout: Timeout = None,
+    gpu: Gpu = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -311,6 +346,7 @@ def build(
     build_python: BuildPython = None,
     plugin: Plugin = None,
     timeout: Timeout = None,
+    gpu: Gpu = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -333,6 +369,7 @@ def verify(
     plugin: Plugin = None,
     build_python: BuildPython = None,
     timeout: Timeout = None,
+    gpu: Gpu = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -387,11 +424,28 @@ def validate(
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Part I of N; see `validate merge`.")
     ] = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="With --scheduler, default as many as it does at once.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
+    scheduler: Scheduler = None,
+    storage: Storage = None,
+    patience: Patience = None,
     force: Annotated[
         bool, typer.Option("--force", help="Begin anew, whatever earlier runs have left.")
     ] = False,
     build_python: BuildPython = None,
     timeout: Timeout = None,
+    gpu: Annotated[
+        bool | None,
+        typer.Option(
+            "--gpu/--no-gpu", help="As CUDA_VISIBLE_DEVICES says by default.", show_default=False
+        ),
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -404,7 +458,7 @@ def validate(
 
         others = {name: given[name] for name in ("preset", "crop", "top", "batch_size", "limit")}
         request = validation.Request(out, images, labels, results, through, shard, force, others)
-        return validation.validate(request, options, show)
+        return validation.validate(request, options, show, shards, _cluster(given))
 
     _run(action, given)
 
@@ -466,26 +520,36 @@ def batch(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Takes a folder per model.")
     ],
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", metavar="N", help="Models at once, default 1.")
+    ] = 1,
+    scheduler: Scheduler = None,
+    storage: Storage = None,
+    patience: Patience = None,
     formats: Formats = None,
     tolerance: Tolerance = None,
     force: Force = False,
+    no_cache: NoCache = False,
     phase: Phase = None,
     reader: Reader = None,
     extract_python: ExtractPython = None,
     build_python: BuildPython = None,
     timeout: Timeout = None,
+    gpu: Gpu = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
-    """Convert many models; TensorFlow is imported once."""
+    """Convert many models; what an earlier run converted from the same files is kept."""
+
+    given = locals()
 
     def action(options: Any, show: Any) -> Any:
         from driver.batch import batch as convert_all
 
-        return convert_all(catalogue, out, options, show)
+        return convert_all(catalogue, out, jobs, options, show, _cluster(given))
 
-    _run(action, locals())
+    _run(action, given)
 
 
 @app.command(cls=Command)
@@ -504,6 +568,13 @@ def doctor(
         return examine(options, show)
 
     _run(action, locals())
+
+
+def _cluster(given: dict[str, Any]) -> Any:
+    """The cluster that is among a command's parameters, or None."""
+    from driver.cluster.session import named
+
+    return named(given["scheduler"], given["storage"], given["patience"])
 
 
 def _usage_error(error: Any, argv: Sequence[str]) -> int:

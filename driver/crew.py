@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from driver.display import Display
@@ -21,17 +22,25 @@ class Standing:
 
     Args:
         stage: of `driver.worker.PACKAGES`; one that serves.
-        work: holds the workers' logs and their temporary files.
+        room: a folder for its temporary files; ``logs/<stage>.log`` in it takes the workers'
+            stdout and stderr.
         verbose: passed on to the worker.
+        threads: see `driver.environment.environment`.
+
+    Attributes:
+        log: that file.
     """
 
-    def __init__(self, stage: str, work: Workspace, verbose: bool = False) -> None:
+    def __init__(
+        self, stage: str, room: Path, verbose: bool = False, threads: int | None = None
+    ) -> None:
+        self.log = room / "logs" / f"{stage}.log"
         self._stage = stage
-        self._log = work.logs / f"{stage}.log"
-        self._room = work.folder
+        self._room = room
         self._verbose = verbose
+        self._threads = threads
         self._worker: Worker | None = None
-        self._python = ""
+        self._started_with: tuple[str, bool | None] = ("", None)
 
     def __enter__(self) -> Standing:
         return self
@@ -41,13 +50,17 @@ class Standing:
 
     def dismiss(self) -> None:
         """Ends the worker, if there is one."""
-        if self._worker is not None:
+        if self._worker is not None and not self._worker.ended:
             end([self._worker])
 
-    def warm(self, python: str | None, show: Display) -> Worker:
-        """The worker, started if need be under the interpreter that the user named, if one was."""
+    def warm(self, python: str | None, show: Display, gpu: bool | None = None) -> Worker:
+        """The worker, started if need be under the interpreter that the user named, if one was.
+
+        Args:
+            gpu: see `driver.environment.environment`.
+        """
         command = interpreter(python)
-        if self._worker is not None and not self._worker.ended and command != self._python:
+        if (command, gpu) != self._started_with:
             self.dismiss()
         if self._worker is None or self._worker.ended:
             show.progress(self._stage, "starting")
@@ -55,13 +68,15 @@ class Standing:
                 self._worker = Worker(
                     self._stage,
                     ["--serve"],
-                    self._log,
+                    self.log,
                     room=self._room,
                     python=command,
                     jobs=True,
                     verbose=self._verbose,
+                    threads=self._threads,
+                    gpu=gpu,
                 )
-            self._python = command
+            self._started_with = command, gpu
         return self._worker
 
     def run(
@@ -71,14 +86,16 @@ class Standing:
         show: Display,
         *,
         python: str | None,
+        gpu: bool | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        """The result of one job; `options` are those of `driver.job.result_of`, and so are errors."""
-        worker = self.warm(python, show)
+        """The result of one job; options and errors are those of `driver.job.result_of`."""
+        worker = self.warm(python, show, gpu)
         worker.send(argv)
         try:
             result = result_of(worker, show, **options)
         finally:
+            worker.copy_log(work.logs)
             if worker.ended:
                 work.sweep(worker.pid)
         if _peak(result) > LARGE:
@@ -90,15 +107,22 @@ class Crew:
     """A worker a stage, for one conversion after the other.
 
     Args:
-        work: holds the workers' logs and their temporary files.
+        room: holds the workers' logs, in a folder of that name, and their temporary files.
         build_python: the interpreter of the build worker, if one was named.
         verbose: passed on to the workers.
+        threads: with how many each of them computes; see `driver.environment.environment`.
     """
 
-    def __init__(self, work: Workspace, build_python: str | None, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        room: Path,
+        build_python: str | None,
+        verbose: bool = False,
+        threads: int | None = None,
+    ) -> None:
         self.build_python = build_python
-        self.extractor = Standing("extract", work, verbose)
-        self.builder = Standing("build", work, verbose)
+        self.extractor = Standing("extract", room, verbose, threads)
+        self.builder = Standing("build", room, verbose, threads)
         self._stack = ExitStack()
 
     def __enter__(self) -> Crew:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
 
 from schemas.events import plain
@@ -16,9 +18,6 @@ if TYPE_CHECKING:
 
 SHOWN_WARNINGS = 10
 KEPT_WARNINGS = 1000
-
-BATCH = "batch"
-"""The stage whose tasks are models."""
 
 
 def console(stream: IO[str] | None = None) -> Console:
@@ -51,14 +50,14 @@ def facts_grid(facts: Iterable[tuple[str, object]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table.grid(padding=(0, 2))
+    laid = Table.grid(padding=(0, 2))
     for name, value in facts:
-        grid.add_row(Text("  " + plain(name), style="dim"), Text(plain(value), overflow="fold"))
-    return grid
+        laid.add_row(Text("  " + plain(name), style="dim"), Text(plain(value), overflow="fold"))
+    return laid
 
 
 @dataclass
-class _Stage:
+class Stage:
     """Where a stage is."""
 
     task: str = ""
@@ -69,50 +68,90 @@ class _Stage:
     took: float | None = None
 
 
+class Screen:
+    """Stderr, for whoever has something to show, from any thread.
+
+    Args:
+        progress: whether progress is shown: live on a terminal, in lines elsewhere.
+        messages: whether warnings and errors are shown.
+    """
+
+    def __init__(self, progress: bool, messages: bool) -> None:
+        self._shows_progress = progress
+        self._shows_messages = messages
+        self._lock = threading.Lock()
+        self._live: Live | None = None
+
+    def start(self, view: Callable[[], Any]) -> None:
+        """Shows what `view` draws, on a terminal, until `stop` or another view."""
+        self.stop()
+        if self._shows_progress and sys.stderr.isatty():
+            from rich.live import Live
+
+            self._live = Live(
+                console=console(sys.stderr),
+                get_renderable=view,
+                transient=True,
+                refresh_per_second=8,
+            )
+            self._live.start()
+
+    def stop(self) -> None:
+        """Clears the view."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def line(self, text: str) -> None:
+        """Shows a line of progress where there is no view."""
+        if self._shows_progress and self._live is None:
+            self._print(text)
+
+    def message(self, text: str, style: str) -> None:
+        """Shows a warning or an error, above the view."""
+        if not self._shows_messages:
+            return
+        if self._live is not None:
+            self._live.console.print(text, style=style, soft_wrap=True)
+        else:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        with self._lock:
+            print(text, file=sys.stderr, flush=True)
+
+
 class Display:
     """Progress and warnings of a run on stderr.
 
-    Live on a terminal; elsewhere a line per task, in a batch one per model.
+    Live on a terminal; elsewhere a line per task.
 
     Args:
         progress: whether progress is shown.
         messages: whether warnings and errors are shown; warnings are kept in any case.
         verbose: whether workers are asked for tracebacks; they are shown when the run has ended.
+        screen: another run's, to show it there.
     """
 
-    def __init__(self, progress: bool = True, messages: bool = True, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        progress: bool = True,
+        messages: bool = True,
+        verbose: bool = False,
+        screen: Screen | None = None,
+    ) -> None:
         self.verbose = verbose
-        self._shows_progress = progress
-        self._shows_messages = messages
-        self._live: Live | None = None
-        self._spinner: Any = None
-        self._stages: dict[str, _Stage] = {}
+        self.screen = screen or Screen(progress, messages)
+        self._stages: dict[str, Stage] = {}
         self._warnings: dict[str, None] = {}
         self._dropped = 0
 
     def __enter__(self) -> Display:
-        if self._shows_progress and sys.stderr.isatty():
-            from rich.live import Live
-            from rich.spinner import Spinner
-
-            self._spinner = Spinner("dots")
-            self._live = Live(
-                console=console(sys.stderr),
-                get_renderable=self._view,
-                transient=True,
-                refresh_per_second=8,
-            )
-            self._live.start()
+        self.screen.start(lambda: grid(self.rows()))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Clears the live display."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        self.screen.stop()
 
     def progress(
         self, stage: str, task: str, done: int = 0, total: int = 0, note: str = ""
@@ -122,13 +161,15 @@ class Display:
         Args:
             note: how it goes, a few words, shown beside the count.
         """
-        known = self._stages.setdefault(stage, _Stage())
+        known = self._stages.setdefault(stage, Stage())
         changed = known.task != task
         known.task, known.done, known.total, known.note = task, done, total, note
         known.took = None
-        told = stage == BATCH or BATCH not in self._stages
-        if changed and told and self._live is None and self._shows_progress:
-            print(f"{stage}: {plain(task)}", file=sys.stderr, flush=True)
+        if changed:
+            self._line(f"{stage}: {plain(task)}")
+
+    def _line(self, text: str) -> None:
+        self.screen.line(text)
 
     def done(self, stage: str) -> None:
         """`stage` has finished its part of the run."""
@@ -137,30 +178,10 @@ class Display:
             known.task, known.total, known.note = "done", 0, ""
             known.took = time.monotonic() - known.began
 
-    def restart(self) -> None:
-        """Another model begins: its stages start from nothing."""
-        for stage in set(self._stages) - {BATCH}:
-            del self._stages[stage]
-
-    def _view(self) -> Any:
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
-
-        grid = Table.grid(padding=(0, 1))
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """What is under way, for a grid."""
         for name, stage in list(self._stages.items()):
-            counted = stage.total > 1
-            seconds = time.monotonic() - stage.began if stage.took is None else stage.took
-            grid.add_row(
-                self._spinner if stage.took is None else Text("✓", style="green"),
-                Text(name, style="bold"),
-                Text(plain(stage.task)[:40]),
-                ProgressBar(stage.total, min(stage.done, stage.total), 24) if counted else "",
-                Text(f"{stage.done}/{stage.total}" if counted else ""),
-                Text(f"{seconds:.0f} s", style="dim"),
-                Text(plain(stage.note)[:60]),
-            )
-        return grid
+            yield stage_row(name, stage)
 
     def warning(self, message: str) -> None:
         """Shows a warning, once and among the first ten, and keeps it."""
@@ -171,11 +192,7 @@ class Display:
             return
         self._warnings[message] = None
         if len(self._warnings) <= SHOWN_WARNINGS:
-            self._say(f"warning: {plain(message)}", "yellow")
-
-    def error(self, message: str) -> None:
-        """Shows an error that does not end the run."""
-        self._say(f"error: {plain(message)}", "red")
+            self._warn(plain(message))
 
     def take_warnings(self) -> list[str]:
         """The warnings since the last call; says how many of them were not shown."""
@@ -184,15 +201,46 @@ class Display:
             warnings.append(f"and {self._dropped} more warnings")
         hidden = len(self._warnings) + self._dropped - SHOWN_WARNINGS
         if hidden > 0:
-            self._say(f"warning: and {hidden} more (--json lists them)", "yellow")
+            self._warn(f"and {hidden} more (--json lists them)")
         self._warnings.clear()
         self._dropped = 0
         return warnings
 
-    def _say(self, text: str, style: str) -> None:
-        if not self._shows_messages:
-            return
-        if self._live is not None:
-            self._live.console.print(text, style=style, soft_wrap=True)
-        else:
-            print(text, file=sys.stderr, flush=True)
+    def _warn(self, text: str) -> None:
+        self.screen.message(f"warning: {text}", "yellow")
+
+
+def stage_row(name: str, stage: Stage) -> tuple[Any, ...]:
+    """A stage for a grid: spinner, name, task, bar, count, seconds, note."""
+    from rich.progress_bar import ProgressBar
+    from rich.text import Text
+
+    counted = stage.total > 1
+    seconds = time.monotonic() - stage.began if stage.took is None else stage.took
+    return (
+        _spinner() if stage.took is None else Text("✓", style="green"),
+        Text(name, style="bold", no_wrap=True),
+        Text(plain(stage.task)[:40], no_wrap=True),
+        ProgressBar(stage.total, min(stage.done, stage.total), 12) if counted else "",
+        Text(f"{stage.done}/{stage.total}" if counted else ""),
+        Text(f"{seconds:.0f} s", style="dim", no_wrap=True),
+        Text(plain(stage.note)[:60], no_wrap=True),
+    )
+
+
+@lru_cache(maxsize=1)
+def _spinner() -> Any:
+    """One for all rows: a spinner turns by the time it is first shown."""
+    from rich.spinner import Spinner
+
+    return Spinner("dots")
+
+
+def grid(rows: Iterable[tuple[Any, ...]]) -> Any:
+    """A view of rows."""
+    from rich.table import Table
+
+    result = Table.grid(padding=(0, 1))
+    for row in rows:
+        result.add_row(*row)
+    return result

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from driver.display import Display, table
+from driver.environment import environment
 from driver.options import Options
 from driver.outcome import Outcome, ok_document
-from driver.worker import environment, interpreter
+from driver.worker import interpreter
 from driver.workspace import bytes_text
 from schemas.errors import EnvironmentProblem
+from schemas.processes import processors
 
 OLDEST = {"extract": (3, 8), "build": (3, 10)}
 NEEDED = {
@@ -177,7 +179,7 @@ def _ask(stage: str, command: str, code: str, seconds: float, *argv: str) -> str
 
 
 def _machine_checks() -> list[Check]:
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cpus = processors()
     page = os.sysconf("SC_PAGE_SIZE")
     memory = bytes_text(os.sysconf("SC_PHYS_PAGES") * page)
     if "SC_AVPHYS_PAGES" in os.sysconf_names:

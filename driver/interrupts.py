@@ -1,9 +1,13 @@
-"""Ctrl-C and SIGTERM: one KeyboardInterrupt, then quiet, so that cleaning up is not disturbed."""
+"""Ctrl-C and SIGTERM: one KeyboardInterrupt, then quiet, so that cleaning up is not disturbed.
+
+The main thread gets it wherever it is; other threads ask for it, with `poll`.
+"""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -26,6 +30,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
 
+_thread = threading.local()
+
+
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextmanager
 def handled() -> Iterator[None]:
     """The first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt; later ones are ignored.
@@ -44,9 +55,28 @@ def handled() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def poll() -> None:
+    """Raises KeyboardInterrupt in a thread that no signal reaches, once one has come."""
+    if not _is_main() and (_State.seen or getattr(_thread, "asked", bool)()):
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def asking(asked: Callable[[], bool]) -> Iterator[None]:
+    """Has `poll` in this thread raise KeyboardInterrupt also where `asked` says so."""
+    _thread.asked = asked
+    try:
+        yield
+    finally:
+        del _thread.asked
+
+
 @contextmanager
 def shielded() -> Iterator[None]:
     """Puts a KeyboardInterrupt off to the end of the block: no half-started worker is lost."""
+    if not _is_main():
+        yield
+        return
     _State.shields += 1
     try:
         yield

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from driver.display import Display
-from driver.interrupts import shielded
+from driver.interrupts import poll, shielded
 from driver.worker import StageFailed, Worker, end, interpreter, ready
 from driver.workspace import Workspace
-from schemas.errors import StageCrashed, revive
+from schemas.errors import EnvironmentProblem, StageCrashed, revive
 
 TICK = 0.1
 """Seconds between two looks at a silent worker."""
+
+LONGEST_LOOK = 1.0
+"""Seconds that at most count as a worker's silence from one look to the next: in a longer time it
+was this process that stood still."""
 
 
 def result_of(
@@ -53,7 +57,9 @@ def _follow(
     timeout: float | None,
 ) -> dict[str, Any]:
     deadline = None if timeout is None else time.monotonic() + timeout
-    while deadline is None or time.monotonic() < deadline:
+    looked = time.monotonic()
+    while True:
+        poll()
         for source in ready(watched, TICK):
             for event in _read(source):
                 _show(event, source, show)
@@ -67,13 +73,22 @@ def _follow(
                 died = source.death(opening if source is worker else None)
                 end([source])
                 raise died
-    late = StageCrashed(
-        f"the {worker.stage} worker took longer than {timeout:g} s"
-        + (f"; its last task was {worker.task!r}" if worker.task else ""),
-        hint="raise --timeout",
-    )
-    end([worker])
-    raise worker.failed(late)
+        now = time.monotonic()
+        _require_life(watched, min(now - looked, LONGEST_LOOK))
+        looked = now
+        if deadline is not None and now > deadline:
+            late = f"the {worker.stage} worker took longer than {timeout:g} s"
+            raise worker.stuck(late, "raise --timeout")
+
+
+def _require_life(watched: list[Worker], seconds: float) -> None:
+    """Ends a worker that was silent for too long; `seconds` have passed since the last look."""
+    for each in watched:
+        if each.is_stuck(seconds):
+            raise each.stuck(
+                f"the {each.stage} worker stopped responding {each.silent:.0f} s ago",
+                "was it stopped, or does it wait for a disk or a device? run it again",
+            )
 
 
 def run_job(
@@ -83,6 +98,7 @@ def run_job(
     show: Display,
     *,
     python: str | None,
+    gpu: bool | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """`result_of` for a job with a worker of its own, which is gone afterwards.
@@ -92,6 +108,7 @@ def run_job(
         argv: the worker's command line.
         work: takes its log.
         python: the interpreter the user named, if one was.
+        gpu: see `driver.environment.environment`.
         options: for `result_of`.
     """
     log = work.logs / f"{stage}.log"
@@ -104,6 +121,7 @@ def run_job(
                 room=work.folder,
                 python=interpreter(python),
                 verbose=show.verbose,
+                gpu=gpu,
             )
             stack.callback(work.sweep, worker.pid)
             stack.enter_context(worker)
@@ -113,8 +131,8 @@ def run_job(
 def _failure(event: dict[str, Any], worker: Worker) -> StageFailed:
     """The failure that an `error` event reports."""
     error = revive(event)
-    crashed = isinstance(error, StageCrashed)
-    reported = worker.failed(error) if crashed else StageFailed(error, worker.stage)
+    printed = isinstance(error, StageCrashed | EnvironmentProblem)
+    reported = worker.failed(error) if printed else StageFailed(error, worker.stage)
     reported.traceback = str(event.get("traceback", ""))
     reported.worst = event.get("worst")
     return reported

@@ -14,6 +14,11 @@ from schemas.errors import UsageError
 
 PHASES = ("TEST", "TRAIN")
 READERS = ("auto", "protobuf", "pycaffe")
+# As stage_build.delivery has them: wrong words shall be told before stage 1 has run.
+FORMATS = ("class", "keras", "saved_model", "tflite", "pb")
+QUANTIZATIONS = ("float16", "dynamic", "int8")
+PRECISIONS = ("float32", "bfloat16")
+LAYOUTS = ("nhwc", "nchw")
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,19 @@ class Options:
     build_python: str | None = None
     plugin: tuple[Path, ...] = ()
     timeout: float | None = None
+    gpu: bool | None = None
+    no_cache: bool = False
 
     def __post_init__(self) -> None:
         one_of("--phase", self.phase, PHASES)
         one_of("--reader", self.reader, READERS)
+        one_of("--quantize", self.quantize, QUANTIZATIONS)
+        one_of("--precision", self.precision, PRECISIONS)
+        one_of("--input-layout", self.input_layout, LAYOUTS)
+        for name in self._formats():
+            if name not in FORMATS:
+                known = ", ".join(FORMATS)
+                raise UsageError(f"--formats: unknown format {name!r}; known: {known}")
         _within("--tolerance", self.tolerance, 0, 1)
         _within("--timeout", self.timeout, 0, threading.TIMEOUT_MAX)
         for shape in self.input_shape:
@@ -80,49 +94,62 @@ class Options:
                 values[field.name] = tuple(value) if repeatable else value
         return cls(**values)
 
+    def _formats(self) -> list[str]:
+        return [name.strip() for name in (self.formats or "").split(",") if name.strip()]
+
+    def require_quantized(self) -> None:
+        """Raises UsageError where --quantize or --calibration stands without what it is about."""
+        needed = "tflite"
+        for option, given in (("--quantize", self.quantize), ("--calibration", self.calibration)):
+            if given is not None and needed not in self._formats():
+                raise UsageError(f"{option} is for {needed}, see --formats")
+        if (self.quantize == "int8") != (self.calibration is not None):
+            raise UsageError("--quantize int8 and --calibration DIR go together")
+
     def extract_argv(self, net: Path, weights: Path | None, out: Path) -> list[str]:
         """The command line of `stage_extract`."""
         argv = [path_argument(net)]
         if weights is not None:
             argv.append(path_argument(weights))
-        argv += ["-o", path_argument(out)]
-        argv += self._switched("no_reference", "keep_losses", "ignore_unknown", "allow_missing")
-        argv += _given(
-            phase=self.phase,
-            level=self.level,
-            outputs=self.outputs,
-            reader=self.reader,
-            labels=self.labels,
-        )
-        argv += [f"--stage={stage}" for stage in self.stage]
-        argv += [f"--input-shape={shape}" for shape in self.input_shape]
-        argv += [f"--dialect={name}" for name in self.dialect]
+        argv += ["-o", path_argument(out), *self.extract_words()]
+        argv += _given(labels=self.labels)
         argv += [f"--mean={mean}" for mean in self.mean]
         argv += [f"--preprocess={recipe}" for recipe in self.preprocess]
         return [*argv, *self._plugins()]
 
+    def extract_words(self) -> list[str]:
+        """The options of `stage_extract` that name no file."""
+        words = self._switched("no_reference", "keep_losses", "ignore_unknown", "allow_missing")
+        words += _given(
+            phase=self.phase, level=self.level, outputs=self.outputs, reader=self.reader
+        )
+        words += [f"--stage={stage}" for stage in self.stage]
+        words += [f"--input-shape={shape}" for shape in self.input_shape]
+        return [*words, *(f"--dialect={name}" for name in self.dialect)]
+
     def build_argv(self, net: Path, out: Path) -> list[str]:
         """The command line of `stage_build`."""
-        argv = [path_argument(net), "-o", path_argument(out)]
-        argv += _given(
+        argv = [path_argument(net), "-o", path_argument(out), *self.build_words()]
+        argv += _given(calibration=self.calibration, reference=self.reference)
+        return [*argv, *self._switched("force"), *self._plugins()]
+
+    def build_words(self) -> list[str]:
+        """The options of `stage_build` that name no file and change its result."""
+        words = _given(
             formats=self.formats,
             quantize=self.quantize,
-            calibration=self.calibration,
             precision=self.precision,
             input_layout=self.input_layout,
             tolerance=self.tolerance,
-            reference=self.reference,
         )
-        argv += self._switched(
+        return words + self._switched(
             "allow_large",
             "swap_rgb",
             "transpose_hw",
             "dynamic_size",
             "bake_preprocess",
             "bake_normalization",
-            "force",
         )
-        return [*argv, *self._plugins()]
 
     def _switched(self, *names: str) -> list[str]:
         return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name)]

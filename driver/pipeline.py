@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from driver import record
 from driver.crew import Crew
 from driver.display import Display
 from driver.job import run_job
 from driver.options import Options
 from driver.outcome import Outcome, ok_document
+from driver.record import Asked
 from driver.worker import path_argument
 from driver.workspace import (
     ScratchSpace,
@@ -25,22 +27,22 @@ from driver.workspace import (
     check_target_file,
     check_target_folder,
 )
+from schemas import streams
 from schemas.errors import UsageError, cannot_use
 
-STDOUT = Path("-")
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+PIPE = Path(streams.PIPE)
 
 
 def convert(net: Path, weights: Path | None, out: Path, options: Options, show: Display) -> Outcome:
     """Both stages: TensorFlow is imported while the Caffe files are read."""
     check_conversion(net, weights, out, options)
-    with Workspace(out) as work:
-        with Crew(work, options.build_python, show.verbose) as crew:
-            return convert_in(work, crew, net, weights, options, show)
+    with Workspace(out) as work, Crew(work.folder, options.build_python, show.verbose) as crew:
+        return convert_in(work, crew, net, weights, options, show)
 
 
 def check_conversion(net: Path, weights: Path | None, out: Path, options: Options) -> None:
     """Raises UsageError for what can be seen to fail before any work."""
+    options.require_quantized()
     inputs = (net, weights, options.reference)
     for path in inputs:
         check_input(path)
@@ -58,27 +60,48 @@ def convert_in(
     """One conversion in its work folder, by workers that may be warm already."""
     began = time.monotonic()
     work.need_space(_size(weights) * options.copies_of_weights())
+    asked = Asked.of(net, weights, options)
     interchange = work.folder / "net.h5"
-    builder = crew.builder.warm(crew.build_python, show)  # imports TensorFlow meanwhile
-    extracted = crew.extractor.run(
-        options.extract_argv(net, weights, interchange),
-        work,
-        show,
-        python=options.extract_python,
-        beside=builder,
-        opening=hdf5_from_outside(weights),
-        timeout=options.timeout,
-    )
+    # It imports TensorFlow meanwhile.
+    builder = crew.builder.warm(crew.build_python, show, options.gpu)
+    reused = None if options.no_cache else record.reuse(work.out, asked, interchange)
+    if reused is not None:
+        extraction = reused
+        show.progress("extract", f"not run, nothing has changed since {reused.source}")
+        for note in record.warnings_of(reused.result):
+            show.warning(note)
+    else:
+        result = crew.extractor.run(
+            options.extract_argv(net, weights, interchange),
+            work,
+            show,
+            python=options.extract_python,
+            beside=builder,
+            opening=hdf5_from_outside(weights),
+            timeout=options.timeout,
+        )
+        extraction = record.made(asked, result, interchange)
     show.done("extract")
     report = work.folder / "extract.json"
-    report.write_text(json.dumps(extracted), encoding="utf-8")
+    report.write_text(json.dumps(extraction.result), encoding="utf-8")
+    made_of = work.folder / record.MADE_OF
+    record.write(made_of, extraction, asked)
     argv = options.build_argv(interchange, work.out)
     argv += ["--adopt", "--logs", path_argument(work.logs)]
-    argv += ["--extract-report", path_argument(report)]
-    built = crew.builder.run(argv, work, show, python=crew.build_python, timeout=options.timeout)
+    argv += ["--extract-report", path_argument(report), "--record", path_argument(made_of)]
+    argv += ["--build-log", path_argument(crew.builder.log)]
+    built = crew.builder.run(
+        argv,
+        work,
+        show,
+        python=crew.build_python,
+        gpu=options.gpu,
+        opening=interchange if reused else None,
+        timeout=options.timeout,
+    )
     show.done("build")
-    stages = {"extract": _without_out(extracted), "build": _without_out(built)}
-    return _built(work.out, built, stages, began)
+    told = {**extraction.result, "reused": True} if reused else extraction.result
+    return _built(work.out, built, {"extract": told, "build": _without_out(built)}, began)
 
 
 def extract(net: Path, weights: Path | None, out: Path, options: Options, show: Display) -> Outcome:
@@ -87,11 +110,11 @@ def extract(net: Path, weights: Path | None, out: Path, options: Options, show: 
     inputs = (net, weights)
     for path in inputs:
         check_input(path)
-    if out != STDOUT:
+    if out != PIPE:
         check_target_file(out, options.force, inputs)
     elif sys.stdout.isatty():
         raise UsageError("-o - writes HDF5 to stdout, which is a terminal", hint="redirect it")
-    with ScratchSpace("extract") if out == STDOUT else Workspace(out) as work:
+    with ScratchSpace("extract") if out == PIPE else Workspace(out) as work:
         work.need_space(_size(weights))
         interchange = work.folder / "net.h5"
         result = run_job(
@@ -103,6 +126,8 @@ def extract(net: Path, weights: Path | None, out: Path, options: Options, show: 
             opening=hdf5_from_outside(weights),
             timeout=options.timeout,
         )
+        if out != PIPE:
+            check_target_file(out, options.force, inputs)  # it may have appeared meanwhile
         _publish(interchange, out)
     stages = {"extract": _without_out(result)}
     facts = [("layers", result.get("layers", "")), ("time", f"{time.monotonic() - began:.1f} s")]
@@ -114,21 +139,28 @@ def extract(net: Path, weights: Path | None, out: Path, options: Options, show: 
 
 
 def build(net: Path, out: Path, options: Options, show: Display, verbose: bool = False) -> Outcome:
-    """Stage 2: net.h5 -> OUT."""
+    """Stage 2: net.h5 -> OUT; a `net` of `-` is stdin."""
     began = time.monotonic()
-    for path in (net, options.reference):
+    piped = net == PIPE
+    for path in (None if piped else net, options.reference):
         check_input(path)
     # A model may be built anew from the net.h5 that it holds: the worker copies that.
     own = out.exists() and net.resolve() == (out / "net.h5").resolve()
-    check_target_folder(out, options.force, (None if own else net, options.reference))
+    check_target_folder(out, options.force, (None if own or piped else net, options.reference))
     with Workspace(out) as work:
+        if piped:
+            show.progress("build", "receiving")
+            net = work.folder / "net.h5"
+            streams.receive(net)
         work.need_space(_size(net) * options.copies_of_weights())
+        argv = [*options.build_argv(net, out), "--logs", path_argument(work.logs)]
         result = run_job(
             "build",
-            [*options.build_argv(net, out), "--logs", path_argument(work.logs)],
+            [*argv, "--adopt"] if piped else argv,
             work,
             show,
             python=options.build_python,
+            gpu=options.gpu,
             opening=net,
             timeout=options.timeout,
         )
@@ -159,6 +191,7 @@ def verify(out: Path, options: Options, show: Display, verbose: bool = False) ->
             work,
             show,
             python=options.build_python,
+            gpu=options.gpu,
             opening=out / "net.h5",
             timeout=options.timeout,
         )
@@ -181,14 +214,15 @@ def hdf5_from_outside(path: Path | None) -> Path | None:
         return None
     try:
         with path.open("rb") as file:
-            return path if file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE else None
+            found = file.read(len(streams.SIGNATURE))
+            return path if found == streams.SIGNATURE else None
     except OSError:  # told by the worker
         return None
 
 
 def _publish(interchange: Path, out: Path) -> None:
     try:
-        if out == STDOUT:
+        if out == PIPE:
             with interchange.open("rb") as stream:
                 shutil.copyfileobj(stream, sys.stdout.buffer, 1 << 20)
             sys.stdout.buffer.flush()
@@ -205,7 +239,7 @@ def _built(out: Path, built: dict[str, Any], stages: dict[str, Any], began: floa
     times = [
         f"{name} {stage['seconds']:.1f} s"
         for name, stage in stages.items()
-        if isinstance(stage.get("seconds"), int | float)
+        if isinstance(stage.get("seconds"), int | float) and "reused" not in stage
     ]
     package = out.resolve().name
     use = f"import {package}; net = {package}.load()"
@@ -218,6 +252,7 @@ def _built(out: Path, built: dict[str, Any], stages: dict[str, Any], began: floa
             ("output", out),
             *_proof(built),
             *_filled(built),
+            *_reused(stages),
             ("time", ", ".join([*times, f"in all {seconds:.1f} s"])),
             *_peak(stages),
             ("use", use),
@@ -253,6 +288,12 @@ def _told(made: dict[str, Any]) -> Iterator[str]:
 def _filled(result: dict[str, Any]) -> list[tuple[str, object]]:
     count = result.get("filled")
     return [("weights", f"UNTRAINED: {count} blobs come from fillers")] if count else []
+
+
+def _reused(stages: dict[str, Any]) -> list[tuple[str, object]]:
+    if "reused" not in stages.get("extract", {}):
+        return []
+    return [("extract", "not run: net.h5 is of the same files and options (--no-cache insists)")]
 
 
 def _peak(stages: dict[str, Any]) -> list[tuple[str, object]]:

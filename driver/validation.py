@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from driver.cluster.runs import score_all
+from driver.cluster.session import Cluster
 from driver.display import Display, table
 from driver.job import run_job
 from driver.options import Options, one_of
 from driver.outcome import Outcome, ok_document
 from driver.worker import path_argument
-from driver.workspace import ScratchSpace, check_input
+from driver.workspace import ScratchSpace, Workspace, check_input
 from schemas.errors import Interrupted, UsageError, listed
 
 THROUGH = ("class", "saved_model", "bytes", "tflite")
+MAX_SHARDS = 10_000
 SHOWN = 10
 """Rows of a table."""
 
@@ -76,11 +79,25 @@ def _apart(through: str | None, shard: str | None) -> list[str]:
     return [*parts, shard.replace("/", "of")] if shard and shard != "1/1" else parts
 
 
-def validate(request: Request, options: Options, show: Display) -> Outcome:
-    """Scores a model on labelled images; an interrupted run is taken up by the next."""
+def validate(
+    request: Request,
+    options: Options,
+    show: Display,
+    shards: int | None = None,
+    cluster: Cluster | None = None,
+) -> Outcome:
+    """Scores a model on labelled images; an interrupted run here is taken up by the next.
+
+    Args:
+        cluster: scores it in `shards`, where it is given; None: as many as it does at once.
+    """
     began = time.monotonic()
     _check(request)
     results = request.results_file()
+    if cluster is not None:
+        return _on_cluster(request, options, show, shards, cluster)
+    if shards is not None:
+        raise UsageError("--shards is for --scheduler, which is not given", hint="or --shard I/N")
     try:
         with ScratchSpace("validate") as work:
             found = run_job(
@@ -89,6 +106,7 @@ def validate(request: Request, options: Options, show: Display) -> Outcome:
                 work,
                 show,
                 python=options.build_python,
+                gpu=options.gpu,
                 timeout=options.timeout,
             )
     except KeyboardInterrupt:
@@ -99,6 +117,20 @@ def validate(request: Request, options: Options, show: Display) -> Outcome:
             ) from None
         raise
     return _outcome(str(request.out), found, time.monotonic() - began)
+
+
+def _on_cluster(
+    request: Request, options: Options, show: Display, shards: int | None, cluster: Cluster
+) -> Outcome:
+    results = request.results_file()
+    if request.shard is not None:
+        raise UsageError("--shard is for one machine; a cluster is given --shards N")
+    if shards is not None and not 1 <= shards <= MAX_SHARDS:
+        raise UsageError(f"--shards must be between 1 and {MAX_SHARDS}, not {shards}")
+    with Workspace(results) as work:
+        parts = score_all(request, options, shards, work.folder, cluster, show)
+        merging = replace(options, force=options.force or request.force)
+        return merge(parts, results, merging, show)
 
 
 def merge(parts: Sequence[Path], out: Path, options: Options, show: Display) -> Outcome:

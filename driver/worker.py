@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from driver.environment import environment
 from driver.interrupts import shielded
 from schemas.errors import (
     ConversionError,
@@ -28,7 +29,8 @@ from schemas.errors import (
     StageCrashed,
     UsageError,
 )
-from schemas.events import MAX_LINE, parse
+from schemas.events import MAX_LINE, WHERE, parse
+from schemas.processes import how_it_ended, oom_kills, signal_name
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds the packages of both stages."""
@@ -46,8 +48,20 @@ GRACE = 1.0
 LAST_BREATH = 10.0
 """Seconds a worker that has closed its pipe may take to exit."""
 
+SILENCE = 120.0
+"""Seconds without a sign of life after which a worker counts as stuck.
+
+It says every second that it is alive, but not while a library holds Python's lock: a layer of
+Caffe's forward pass may take a minute and more. Where the system tells, the processor time that it
+uses is a sign of life too.
+"""
+
+BUSY = 0.05
+"""The share of one processor from which on a silent worker computes."""
+
 EVENTS_AT_ONCE = 1000
 TAIL_LINES = 12
+TRACEBACK_LINES = 40
 TAIL_BYTES = 16 * 1024
 
 FAULTS = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE")
@@ -63,7 +77,6 @@ class StageFailed(Exception):
         traceback: the worker's own, or empty.
         worst: the worst blob of a failed verification, as the worker reported it.
         said: the last lines the worker printed, where they are the only clue.
-        log, log_start: the file they are from, and where in it the job began.
         kept: the folder in which logs and report were left, or None.
     """
 
@@ -74,8 +87,6 @@ class StageFailed(Exception):
         self.traceback = ""
         self.worst: Any = None
         self.said: list[str] = []
-        self.log: Path | None = None
-        self.log_start = 0
         self.kept: Path | None = None
 
 
@@ -93,29 +104,6 @@ def interpreter(python: str | None) -> str:
             "no such Python interpreter", python, "check --extract-python and --build-python"
         )
     return found
-
-
-def environment(stage: str, python: str) -> dict[str, str]:
-    """The environment variables a worker of `stage` under `python` is given.
-
-    PYTHONPATH is kept for extraction, where PyCaffe lives on it, without the entries that mean the
-    current folder (an empty one is easily left by `PYTHONPATH=$PYTHONPATH:/opt/caffe/python`).
-    """
-    env = dict(os.environ)
-    unwanted = ["PYTHONPATH", "PYTHONSTARTUP", "PYTHONINSPECT"]
-    if python != sys.executable:
-        unwanted += ["PYTHONHOME", "PYTHONPLATLIBDIR", "__PYVENV_LAUNCHER__"]
-    for name in unwanted:
-        env.pop(name, None)
-    if stage == "extract":
-        entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        kept = [entry for entry in entries if entry and os.path.normpath(entry) != os.curdir]
-        if kept:
-            env["PYTHONPATH"] = os.pathsep.join(kept)
-    else:
-        env.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        env["KERAS_BACKEND"] = "tensorflow"
-    return env
 
 
 def path_argument(path: Path | str) -> str:
@@ -139,6 +127,11 @@ class Worker:
         python: the interpreter's command.
         jobs: whether its stdin is a pipe, for `send`.
         verbose: passed on to it.
+        threads, gpu: see `driver.environment.environment`.
+
+    Attributes:
+        task: what it does, as it says.
+        silent: the seconds for which nothing was heard of it while somebody listened.
 
     Raises:
         EnvironmentProblem: it cannot be started.
@@ -154,22 +147,29 @@ class Worker:
         python: str,
         jobs: bool = False,
         verbose: bool = False,
+        threads: int | None = None,
+        gpu: bool | None = None,
     ) -> None:
         self.stage = stage
         self.log = log
         self.task = ""
+        self.silent = 0.0
+        self._task_began = time.monotonic()
+        self._used = 0.0
+        self._oom_kills = oom_kills()
         self.ended = False
         self._buffer = bytearray()
         self._scanned = 0
         self.events, write_end = os.pipe()
         command = [python, str(BOOTSTRAP), str(ROOT), PACKAGES[stage], *argv]
         command += ["--events", str(write_end), *(["--verbose"] if verbose else [])]
-        self.process = self._start(command, write_end, jobs, room)
+        env = environment(stage, python, threads, gpu)
+        self.process = self._start(command, write_end, jobs, room, env)
         os.set_blocking(self.events, False)
         self.job_start = self._log_size()
 
     def _start(
-        self, command: list[str], write_end: int, jobs: bool, room: Path
+        self, command: list[str], write_end: int, jobs: bool, room: Path, env: dict[str, str]
     ) -> subprocess.Popen[bytes]:
         self._temporary = ""
         try:
@@ -180,7 +180,7 @@ class Worker:
                     stdin=subprocess.PIPE if jobs else subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env={**environment(self.stage, command[0]), "TMPDIR": self._temporary},
+                    env={**env, "TMPDIR": self._temporary},
                     pass_fds=(write_end,),
                     start_new_session=True,
                 )
@@ -207,7 +207,8 @@ class Worker:
 
     def send(self, argv: Sequence[str]) -> None:
         """Gives a serving worker its next job. A worker that has died is found by `read`."""
-        self.task = ""
+        self._at("")
+        self.silent = 0.0
         self.job_start = self._log_size()
         line = json.dumps({"argv": list(argv)}) + "\n"
         stdin = self.process.stdin
@@ -243,6 +244,7 @@ class Worker:
                 self.ended = dead
                 break
             self.ended = not chunk
+            self.silent = 0.0
             self._buffer += chunk
             events += self._parsed_lines()
         return events
@@ -265,8 +267,27 @@ class Worker:
         except (MalformedModel, RecursionError) as error:
             raise self._incomprehensible(str(error)) from error
         if event["event"] == "progress":
-            self.task = str(event.get("task", ""))
+            self._at(str(event.get("task", "")))
         return event
+
+    def _at(self, task: str) -> None:
+        if task != self.task:
+            self.task, self._task_began = task, time.monotonic()
+
+    def is_stuck(self, seconds: float) -> bool:
+        """Whether it has given no sign of life for too long, after `seconds` more without an event.
+
+        Waiting for Python's lock takes a little time of a processor, too: that is none.
+        """
+        if not self.silent:
+            self._used = _processor_seconds(self.pid)
+        self.silent += seconds
+        if self.silent <= SILENCE:
+            return False
+        if _processor_seconds(self.pid) - self._used < BUSY * self.silent:
+            return True
+        self.silent = 0.0
+        return False
 
     def _incomprehensible(self, reason: str) -> StageFailed:
         broken = f"the {self.stage} worker broke the protocol: {reason}"
@@ -285,17 +306,15 @@ class Worker:
             end([self])
             stopped = f"the {self.stage} worker stopped speaking, and did not exit"
             return self.failed(StageCrashed(stopped))
-        if code < 0:
-            name = _signal_name(-code)
-            if opening and self.task == "open" and name in FAULTS:
-                damaged = MalformedModel(
-                    f"damaged or hostile HDF5: reading it ended in {name}",
-                    str(opening),
-                    "make or download the file again",
-                )
-                return StageFailed(damaged, self.stage)
-            reason = f"was killed by {name}" + (": out of memory?" if name == "SIGKILL" else "")
-        elif not self.task and code in (UsageError.exit_code, EnvironmentProblem.exit_code):
+        name = signal_name(-code) if code < 0 else ""
+        if opening and self.task == "open" and name in FAULTS:
+            damaged = MalformedModel(
+                f"damaged or hostile HDF5: reading it ended in {name}",
+                str(opening),
+                "make or download the file again",
+            )
+            return StageFailed(damaged, self.stage)
+        if not self.task and code in (UsageError.exit_code, EnvironmentProblem.exit_code):
             # It never came so far as to speak: a wrong command line, an interpreter too old.
             kind = UsageError if code == UsageError.exit_code else EnvironmentProblem
             tail = self.log_tail()
@@ -303,17 +322,55 @@ class Worker:
             failure = StageFailed(kind(said.partition("error: ")[2] or said), self.stage)
             failure.traceback = "\n".join(tail)
             return failure
-        else:
-            reason = f"ended with exit code {code} and without a result"
+        how, advice = how_it_ended(code, self._oom_kills)
+        how += " and without a result" if code >= 0 else ""
         during = f" during {self.task!r}" if self.task else ""
-        return self.failed(StageCrashed(f"the {self.stage} worker {reason}{during}"))
+        return self.failed(StageCrashed(f"the {self.stage} worker {how}{during}", hint=advice))
 
-    def failed(self, error: ConversionError) -> StageFailed:
-        """The failure of this worker by `error`, with what the worker said last."""
+    def stuck(self, message: str, hint: str) -> StageFailed:
+        """Ends the worker, which comes to no end by itself, and says where it was.
+
+        Args:
+            message: what is wrong with it.
+            hint: what to do about it.
+        """
+        task = self._last_task()
+        self._print_where()
+        end([self])
+        return self.failed(StageCrashed(message + task, hint=hint), TRACEBACK_LINES)
+
+    def _last_task(self) -> str:
+        lasted = time.monotonic() - self._task_began
+        return f"; its last task was {self.task!r}, for {lasted:.0f} s" if self.task else ""
+
+    def _print_where(self) -> None:
+        """Has it print a traceback into its log."""
+        before = self._log_size()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(self.pid, signal.SIGCONT)
+            os.kill(self.pid, WHERE)
+        deadline = time.monotonic() + GRACE
+        while self._log_size() == before and self.process.poll() is None:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.02)
+        time.sleep(0.1)  # it is written piece by piece
+
+    def failed(self, error: ConversionError, lines: int = TAIL_LINES) -> StageFailed:
+        """The failure of this worker by `error`, with the last `lines` that the worker printed."""
         failure = StageFailed(error, self.stage)
-        failure.said = self.log_tail()
-        failure.log, failure.log_start = self.log, self.job_start
+        failure.said = self.log_tail(lines)
         return failure
+
+    def copy_log(self, folder: Path) -> None:
+        """Copies what the worker printed during its job into `folder`, if its log is elsewhere."""
+        target = folder / self.log.name
+        if target == self.log:
+            return
+        with contextlib.suppress(OSError), self.log.open("rb") as log:
+            log.seek(self.job_start)
+            with target.open("wb") as copy:
+                shutil.copyfileobj(log, copy)
 
     def _log_size(self) -> int:
         try:
@@ -321,22 +378,25 @@ class Worker:
         except OSError:
             return 0
 
-    def log_tail(self) -> list[str]:
-        """The last lines that the worker printed during its job."""
+    def log_tail(self, lines: int = TAIL_LINES) -> list[str]:
+        """The last `lines` that the worker printed during its job."""
         try:
             with self.log.open("rb") as log:
                 log.seek(max(self.job_start, self._log_size() - TAIL_BYTES))
                 text = log.read(TAIL_BYTES).decode("utf-8", "replace")
         except OSError:
             return []
-        return [line.rstrip() for line in text.splitlines() if line.strip()][-TAIL_LINES:]
+        return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
 
 
-def _signal_name(number: int) -> str:
+def _processor_seconds(pid: int) -> float:
+    """The processor time that a process has used; 0 where the system tells none."""
     try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def ready(workers: Iterable[Worker], timeout: float) -> Iterator[Worker]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from driver.interrupts import shielded
+from driver.lock import NAME as LOCK
+from driver.lock import Lock, unique_name
 from driver.outcome import failed_document, finite
 from driver.worker import StageFailed
 from schemas.errors import (
@@ -30,40 +34,68 @@ SLACK = 64 << 20
 class Workspace:
     """The hidden folder in which a run does its work; gone when the run is over.
 
-    A run that ends in a crash leaves OUT.failed/ with logs and report. A failed verification has
-    left it already; other failures say all in their message.
+    It is held by this run alone (`driver.lock`), and what dead runs left is swept at its start. A
+    run that ends in a crash leaves OUT.failed/ with logs and report; so does one that the
+    environment ends, if its worker has printed anything. A failed verification has
+    left it already; other failures say all in their message. A success removes it.
 
     Args:
-        out: the run's target. The folder lies beside it, so that results move, not copy; missing
-            parents are made, and go again if the run leaves nothing in them.
+        out: the run's target. The folder, ``.OUT.work``, lies beside it, so that results move, not
+            copy; missing parents are made, and go again if the run leaves nothing in them.
+
+    Attributes:
+        folder: the run's own, in ``.OUT.work``: no other run, dead or alive, has had its name.
+        logs: a folder in it.
+
+    Raises:
+        EnvironmentProblem: another run works on this target, or the system refuses.
+        UsageError: ``.OUT.work`` is not of a run.
     """
 
     def __init__(self, out: Path) -> None:
-        self.out = out
-        self.folder = out.with_name(f".{out.name}.{os.getpid()}.work")
+        self.out = out if out.name not in ("", os.pardir) else Path(os.path.abspath(out))
+        self._hidden = self.out.with_name(f".{self.out.name}.work")
+        self.folder = self._hidden / unique_name()
         self.logs = self.folder / "logs"
+        self._lock = Lock(self._hidden, self.out)
         self._made: list[Path] = []
 
     def __enter__(self) -> Workspace:
         try:
             with shielded():
-                self._make_parents(self.out.parent)
-                if self.folder.exists():
-                    shutil.rmtree(self.folder)
-                self.logs.mkdir(parents=True)
+                self._begin()
         except OSError as error:
             self._remove()
-            raise cannot_use(error.filename or self.folder, error) from error
-        except KeyboardInterrupt:
+            raise cannot_use(error.filename or self._hidden, error) from error
+        except BaseException:
             self._remove()
             raise
         return self
 
+    def _begin(self) -> None:
+        try:
+            self._take()
+        except FileNotFoundError:  # a run that ended in between took parents with it
+            self._take()
+        self.logs.mkdir(parents=True)
+        if self._lock.exclusive:
+            self._sweep_dead_runs()
+
+    def _take(self) -> None:
+        self._make_parents(self.out.parent)
+        self._lock.take()
+
     def __exit__(self, kind: object, problem: object, trace: object) -> None:
         with shielded():
-            if isinstance(problem, StageFailed):
-                self._keep_evidence(problem)
-            self._remove()
+            try:
+                if isinstance(problem, StageFailed):
+                    self._keep_evidence(problem)
+                if problem is None and is_failure(self._failed):
+                    self._discard(self._failed)
+            finally:
+                self._remove()
+        if isinstance(problem, OSError) and not isinstance(problem, BrokenPipeError):
+            raise cannot_use(problem.filename or self.out.parent, problem) from problem
 
     def _make_parents(self, parent: Path) -> None:
         if not parent.exists():
@@ -73,9 +105,14 @@ class Workspace:
 
     def _remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.release()
         for parent in reversed(self._made):
             with contextlib.suppress(OSError):
                 parent.rmdir()
+
+    @property
+    def _failed(self) -> Path:
+        return self.out.with_name(self.out.name + ".failed")
 
     def need_space(self, size: int) -> None:
         """Checks that `size` bytes and some slack are free beside the target.
@@ -94,38 +131,57 @@ class Workspace:
     def sweep(self, pid: int) -> None:
         """Removes what the ended build worker `pid` left half-written beside the target.
 
-        If it was ended in the middle of the exchange, the old target gets its name back.
+        If it was ended between the two renames of an exchange, the old target gets its name back.
         """
-        partial, old = (
-            self.out.with_name(f".{self.out.name}.{pid}.{kind}") for kind in ("partial", "old")
-        )
-        if os.path.lexists(old) and not os.path.lexists(self.out):
-            old.rename(self.out)
-        for folder in (partial, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        self._sweep([f".{self.out.name}.{pid}.{kind}" for kind in ("partial", "old")])
+
+    def _sweep_dead_runs(self) -> None:
+        """Removes what runs that were killed left, here and beside the target."""
+        for path in self._hidden.iterdir():
+            if path.name not in (self.folder.name, LOCK):
+                self._discard(path)
+        left = re.compile(rf"\.{re.escape(self.out.name)}\.\d+\.(partial|old)")
+        self._sweep(filter(left.fullmatch, os.listdir(self.out.parent)))
+
+    def _sweep(self, names: Iterable[str]) -> None:
+        for name in names:
+            left = self.out.with_name(name)
+            if name.endswith(".old") and os.path.lexists(left) and not os.path.lexists(self.out):
+                left.rename(self.out)
+            self._discard(left)
+
+    def _discard(self, path: Path) -> None:
+        """Moves `path` into the run's folder, and removes it there.
+
+        A worker that outlived its driver may be about to give it its name: it is never seen half.
+        What cannot be moved stays: it is in nobody's way.
+        """
+        away = self.folder / unique_name()
+        with contextlib.suppress(OSError):
+            path.rename(away)
+            shutil.rmtree(away, ignore_errors=True)
 
     def _keep_evidence(self, failure: StageFailed) -> None:
-        failed = self.out.with_name(self.out.name + ".failed")
+        """Leaves OUT.failed, whole or not at all; what no failed run has left stays as it is."""
+        failed = self._failed
         if isinstance(failure.error, VerificationFailed) and failed.is_dir():
             failure.kept = failed
-        if not isinstance(failure.error, StageCrashed):
+        if not failure.said and not isinstance(failure.error, StageCrashed):
             return
-        logs = failed / "logs"
+        kept = self.folder / "failed"
         with contextlib.suppress(OSError):
-            if logs.is_dir() and (failed / "report.json").is_file():
-                shutil.rmtree(failed)
-            shutil.copytree(self.logs, logs, dirs_exist_ok=True)
-            if failure.log is not None and failure.log.parent != self.logs:
-                _copy_from(failure.log, failure.log_start, logs / failure.log.name)
+            shutil.copytree(self.logs, kept / "logs")
             text = json.dumps(finite(failed_document(failure)), indent=2) + "\n"
-            (failed / "report.json").write_text(text, encoding="utf-8")
+            (kept / "report.json").write_text(text, encoding="utf-8")
+            if is_failure(failed):
+                self._discard(failed)
+            kept.rename(failed)
             failure.kept = failed
 
 
-def _copy_from(source: Path, start: int, target: Path) -> None:
-    with source.open("rb") as log, target.open("wb") as copy:
-        log.seek(start)
-        shutil.copyfileobj(log, copy)
+def is_failure(folder: Path) -> bool:
+    """Whether a failed run has left this."""
+    return not folder.is_symlink() and (folder / "report.json").is_file()
 
 
 class ScratchSpace(Workspace):
@@ -135,7 +191,11 @@ class ScratchSpace(Workspace):
         try:
             base = Path(tempfile.mkdtemp(prefix="orchestrate-"))
         except OSError as error:
-            raise cannot_use(error.filename or "the folder for temporary files", error) from error
+            raise EnvironmentProblem(
+                f"no folder for temporary files can be written: {error.strerror or error}",
+                error.filename or "",
+                "set TMPDIR to one that can",
+            ) from error
         super().__init__(base / name)
         self._made.append(base)
 

@@ -14,8 +14,11 @@ Standard library only: every other module, on every interpreter, may import this
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any, Dict, Optional, Sequence, Type
 
+MAX_CHAIN = 16  # errors that come of one another
 MAX_MESSAGE = 1 << 16  # characters; lists of a hostile file's names may have millions
 
 
@@ -123,13 +126,30 @@ def listed(items: Sequence[str], most: int = 5, separator: str = ", ") -> str:
     return separator.join([*items[:most], *more])
 
 
+def refused(error: Optional[BaseException]) -> Optional[OSError]:
+    """The system's error that `error` is or comes of; a refusal to write, as of a full disk, first.
+
+    Libraries put their own errors in its place, with its text, or fail once more over it:
+    TensorFlow on every write, h5py and zipfile when they close the file.
+    """
+    found = error if isinstance(error, OSError) else None
+    for _ in range(MAX_CHAIN):
+        if error is None or isinstance(error, ConversionError):
+            break
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+            if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+                return OSError(number, os.strerror(number), getattr(error, "filename", None))
+        error = error.__cause__ or error.__context__
+    return found
+
+
 def cannot_use(path: object, error: OSError) -> ConversionError:
     """The error for a file the system would not open, read or write.
 
     A missing or wrong-typed path is the command line's fault (2); a full disk, a missing
     permission and the like are the environment's (7).
     """
-    reason = error.strerror or str(error)
+    reason = os.strerror(error.errno) if error.errno else error.strerror or str(error)
     reason = reason[:1].lower() + reason[1:]
     if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
         return UsageError(reason, str(path), "check the path")

@@ -1,22 +1,30 @@
 """The JSON lines that a worker writes for the driver, on a pipe of their own.
 
     {"event": "started",  "stage": "extract", "pid": 4711}
+    {"event": "alive",    "bytes": 104857600, "seconds": 1.5}
     {"event": "progress", "task": "weights", "done": 3, "total": 16, "note": "..."}
     {"event": "warning",  "message": "..."}
     {"event": "error",    "kind": "MalformedModel", "message": "...", "where": "...", "hint": "...",
                           "exit_code": 3, "traceback": "..."}
     {"event": "result",   ...}
 
-Exactly one `error` or `result` ends a job. The pipe is a file descriptor passed by number, so that
-what Caffe's and TensorFlow's libraries print on stdout and stderr cannot be mistaken for an event.
+Exactly one `error` or `result` ends a job. `alive` comes every second from a thread of its own,
+with the process's resident bytes and the seconds of processor time that it has used: a driver that
+hears nothing knows that the worker is stuck, and a worker that nobody hears ends. The pipe is a
+file descriptor passed by number, so that what Caffe's and TensorFlow's libraries print on stdout
+and stderr cannot be mistaken for an event.
 Standard library only.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
+import signal
 import sys
+import threading
+import time
 import traceback
 from typing import Any, Dict, Iterator, List, Optional
 
@@ -27,33 +35,56 @@ from schemas.errors import (
     MalformedModel,
     StageCrashed,
     cannot_use,
+    refused,
 )
 
 MAX_LINE = 16 * 1024 * 1024
+
+BEAT = 1.0
+"""Seconds between two signs of life."""
+
+WHERE: int = getattr(signal, "SIGUSR1", 0)  # Windows has none, and imports this module too
+"""Has a worker print its main thread's traceback into its log, even while it is in C, and end."""
 
 
 class Events:
     """Writes a worker's events.
 
     Args:
-        fd: an open file descriptor, owned from now on; with None there is no driver, and warnings
-            and errors are printed to stderr for a person.
+        fd: an open file descriptor, owned from now on, for as long as the process lives; with None
+            there is no driver, and warnings and errors are printed to stderr for a person.
         verbose: print the traceback too.
+
+    Raises:
+        OSError: the descriptor is not open.
     """
 
     def __init__(self, fd: Optional[int] = None, verbose: bool = False) -> None:
-        self._stream = None if fd is None else os.fdopen(fd, "w", encoding="utf-8", newline="\n")
+        self._fd = fd
         self._verbose = verbose
+        self._lock = threading.Lock()
+        if fd is not None:
+            os.fstat(fd)
+            faulthandler.register(WHERE, file=2, all_threads=False, chain=True)
+            threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    def _beat(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [WHERE])  # it is for the main thread
+        while True:
+            time.sleep(BEAT)
+            self._write("alive", bytes=_resident_bytes(), seconds=time.process_time())
 
     def _write(self, event: str, **fields: Any) -> None:
-        if self._stream is None:
+        if self._fd is None:
             return
+        line = (json.dumps(dict(fields, event=event)) + "\n").encode("ascii")
         try:
-            self._stream.write(json.dumps(dict(fields, event=event)) + "\n")
-            self._stream.flush()
-        except (BrokenPipeError, ValueError):
+            with self._lock:  # a line is written whole
+                while line:
+                    line = line[os.write(self._fd, line) :]
+        except OSError:
             # The driver is gone: there is nobody left to work for.
-            os._exit(Interrupted.exit_code)
+            _end_with_ours()
 
     def started(self, stage: str) -> None:
         """Says that the worker of this stage is up, and which process it is."""
@@ -67,7 +98,7 @@ class Events:
     def warning(self, message: str) -> None:
         """Says what the user should know, one line; the job goes on."""
         self._write("warning", message=message)
-        if self._stream is None:
+        if self._fd is None:
             print("warning: " + plain(message), file=sys.stderr)
 
     def result(self, **fields: Any) -> None:
@@ -79,7 +110,7 @@ class Events:
         known = as_conversion_error(error)
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         self._write("error", exit_code=known.exit_code, traceback=trace, **known.document())
-        if self._stream is None:
+        if self._fd is None:
             lines = trace.splitlines() if self._verbose else [f"error: {known}"]
             print("\n".join(map(plain, lines)), file=sys.stderr)
         return known.exit_code
@@ -88,7 +119,7 @@ class Events:
 def jobs() -> Iterator[List[str]]:
     """The command lines that a worker that stays is given on stdin, until the driver closes it.
 
-        {"argv": ["net.h5", "-o", "out"]}
+    {"argv": ["net.h5", "-o", "out"]}
     """
     for line in sys.stdin:
         yield json.loads(line)["argv"]
@@ -101,9 +132,25 @@ def plain(text: object) -> str:
     )
 
 
+def _end_with_ours() -> None:
+    """Ends this process and, if it leads a group, as a driver's workers do, all that it began."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(Interrupted.exit_code)
+
+
+def _resident_bytes() -> int:
+    """The resident size of this process; the largest so far where the system does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return peak_bytes()
+
+
 def peak_bytes() -> int:
     """The largest resident size of this process so far."""
-    import resource  # Windows has none, and imports this module too
+    import resource  # Windows has none
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
@@ -115,9 +162,11 @@ def as_conversion_error(error: BaseException) -> ConversionError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted")
-    if isinstance(error, OSError):
-        return cannot_use(error.filename or "a file", error)
-    if isinstance(error, MemoryError):
+    refusal = refused(error)
+    if refusal is not None:
+        return cannot_use(refusal.filename or "a file", refusal)
+    # TensorFlow's own is known by its name: not every process has TensorFlow.
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return EnvironmentProblem("out of memory", hint="use a machine with more memory")
     if isinstance(error, ImportError):
         return EnvironmentProblem(

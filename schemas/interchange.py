@@ -32,7 +32,7 @@ from typing import (
 import h5py
 import numpy as np
 
-from schemas.errors import EnvironmentProblem, UnsupportedModel, cannot_use
+from schemas.errors import EnvironmentProblem, UnsupportedModel, cannot_use, refused
 from schemas.graph import Net
 from schemas.graph_json import Checked, net_document, net_from
 from schemas.plain_hdf5 import Dataset, File, parsed
@@ -156,8 +156,11 @@ def write(path: Path, content: Interchange, non_finite: Optional[NonFinite] = No
         _require_space(path, content)
         _write(partial, content, non_finite)
         os.replace(str(partial), str(path))
-    except OSError as error:
-        raise cannot_use(path, error) from error
+    except Exception as error:  # h5py's is another where a file cannot be closed
+        problem = refused(error)
+        if problem is None:
+            raise
+        raise cannot_use(path, problem) from error
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()

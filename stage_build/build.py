@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
@@ -36,8 +37,10 @@ class Job:
         force: replace an earlier result.
         adopt: move net.h5 into the result instead of copying it.
         logs: a folder whose files become the result's logs.
+        log, log_start: this process's own log, if it is elsewhere, and where in it the job began.
         plugins: folders of layers of the user's own; loaded already, and by whoever checks.
         extract_report: stage 1's `result` event, for the report.
+        record: a file that tells what the result is made of; kept with the logs.
     """
 
     net_file: Path
@@ -48,8 +51,11 @@ class Job:
     force: bool = False
     adopt: bool = False
     logs: Path | None = None
+    log: Path | None = None
+    log_start: int = 0
     plugins: tuple[str, ...] = ()
     extract_report: dict[str, Any] | None = None
+    record: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -124,14 +130,17 @@ def build(job: Job, helpers: Helpers, events: Events) -> dict[str, Any]:
             report["peak_bytes"]["extract"] = job.extract_report.get("peak_bytes")
         write_report(folder, report)
         write_page(folder, content, report, codegen.statements(content.net, lowered))
+        result = {
+            **_shown(job.out, report, started),
+            "notes": report["notes"],
+            "peak_bytes": report["peak_bytes"],
+        }
         _place(folder, job)  # last: what is read of net.h5 is read where it lies
+        if job.record is not None:
+            _keep_record(folder, job.record, result)
         if report["status"] != "ok":
             raise failure(content, report)
-    return {
-        **_shown(job.out, report, started),
-        "notes": report["notes"],
-        "peak_bytes": report["peak_bytes"],
-    }
+    return {**result, "seconds": time.monotonic() - started}
 
 
 def _require_possible(content: Interchange, delivery: Delivery) -> None:
@@ -293,6 +302,25 @@ def _place(folder: Path, job: Job) -> None:
         shutil.copyfile(job.net_file, folder / "net.h5")
     if job.logs is not None and job.logs.is_dir():
         shutil.copytree(job.logs, folder / "logs")
+    if job.log is not None and not (folder / "logs" / job.log.name).exists():
+        (folder / "logs").mkdir(exist_ok=True)
+        with job.log.open("rb") as log, (folder / "logs" / job.log.name).open("wb") as copy:
+            log.seek(job.log_start)
+            shutil.copyfileobj(log, copy)
+
+
+def _keep_record(folder: Path, record: Path, result: dict[str, Any]) -> None:
+    """Keeps the record, and beside it what came of the build: its result, its files and sizes."""
+    logs = folder / "logs"
+    sizes = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and logs not in path.parents
+    }
+    logs.mkdir(exist_ok=True)
+    shutil.copyfile(record, logs / record.name)
+    built = {"version": 1, "result": result, "files": sizes}
+    (logs / "built.json").write_text(json.dumps(built), encoding="utf-8")
 
 
 def verify(

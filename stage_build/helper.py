@@ -23,6 +23,7 @@ from typing import Any
 
 from schemas.errors import StageCrashed, revive
 from schemas.events import as_conversion_error, peak_bytes
+from schemas.processes import how_it_ended, oom_kills
 
 LARGE = 1024**3
 # A process that has only imported TensorFlow has no thread of its, and may be forked: on Linux. The
@@ -67,6 +68,7 @@ class Nursery:
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = _started("nurse", theirs, *self._modules)
+        self._oom_kills = oom_kills()
 
     def start(self, module: str) -> tuple[socket.socket, int]:
         """A process that serves `module`: a socket to it, and its number.
@@ -90,8 +92,8 @@ class Nursery:
             socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
             return int(json.loads(self._control.recv(64)))
         except (OSError, ValueError):  # it is gone
-            code = self._process.wait()
-            raise StageCrashed(f"the process that imports TensorFlow {_how(code)}") from None
+            how, advice = how_it_ended(self._process.wait(), self._oom_kills)
+            raise StageCrashed(f"the process that imports TensorFlow {how}", hint=advice) from None
 
     def close(self) -> None:
         """Ends it, and with it what still waits for requests."""
@@ -193,6 +195,7 @@ class Helper:
             self._socket, self._pid = self._nursery.start(self._module)
             self._lines = self._socket.makefile("r", encoding="utf-8")
             self._first = self._serial + 1
+            self._oom_kills = oom_kills()
         self._serial += 1
         try:
             self._socket.sendall(json.dumps([self._serial, request]).encode() + b"\n")
@@ -236,10 +239,8 @@ class Helper:
             self.close()
 
     def _crashed(self) -> StageCrashed:
-        how = _how(self._left())
-        return StageCrashed(
-            f"the process of {self._module} {how}", hint="out of memory? the log has its last words"
-        )
+        how, advice = how_it_ended(self._left(), self._oom_kills)
+        return StageCrashed(f"the process of {self._module} {how}", hint=advice)
 
     def close(self) -> None:
         """Ends the process; it has nothing to lose. The next request starts another."""
@@ -255,10 +256,6 @@ class Helper:
         self._lines.close()
         self._socket.close()
         return self._nursery.ended(pid)
-
-
-def _how(code: int) -> str:
-    return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
 def serve(descriptor: int, module: str) -> None:

@@ -6,12 +6,17 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from schemas import streams
 from schemas.errors import UsageError
 from schemas.events import Events, jobs
+from stage_build import publish
 from stage_build.build import Helpers, Job, build, verify
 from stage_build.delivery import (
     DEFAULT,
@@ -53,6 +58,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Events().error(error)
     events = Events(options.events, options.verbose)
     events.started("build")
+    if options.events is not None:
+        return _work(options, events)
+    with _without_driver():
+        return _work(options, events)
+
+
+@contextmanager
+def _without_driver() -> Iterator[None]:
+    """What helpers that are ended leave behind goes with this process; a driver sees to it else."""
+    streams.end_tidily()
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="stage_build-") as folder:
+        os.environ["TMPDIR"] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop("TMPDIR")
+            os.environ.update(before)
+
+
+def _work(options: argparse.Namespace, events: Events) -> int:
     helpers = Helpers.start()
     try:
         if not options.serve:
@@ -76,7 +102,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="stage_build", description="Builds and verifies a TensorFlow model from net.h5."
     )
     parser.add_argument(
-        "source", nargs="?", help="net.h5, or with --verify a converted model's folder"
+        "source",
+        nargs="?",
+        help="net.h5, - for stdin, or with --verify a converted model's folder",
     )
     parser.add_argument("-o", "--out", help="the folder to write")
     parser.add_argument("--formats", default=",".join(DEFAULT), help=f"of {', '.join(FORMATS)}")
@@ -96,7 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--adopt", action="store_true", help="move net.h5 into the result")
     parser.add_argument("--logs", help="a folder of logs to keep with the result")
+    parser.add_argument("--build-log", help="this process's own log, to keep the job's part of")
     parser.add_argument("--extract-report", help="stage 1's result, a JSON file")
+    parser.add_argument("--record", help="what net.h5 is made of, a file to keep with the logs")
     parser.add_argument("--verify", action="store_true", help="prove a converted model again")
     parser.add_argument(
         "--serve", action="store_true", help="take jobs from stdin, a JSON line each"
@@ -122,6 +152,7 @@ def _result(options: argparse.Namespace, helpers: Helpers, events: Events) -> di
     if not 0 <= options.tolerance < 1:
         raise UsageError(f"--tolerance should be between 0 and 1, found {options.tolerance}")
     reference = Path(options.reference) if options.reference else None
+    log = Path(options.build_log) if options.build_log else None
     if options.verify:
         return verify(
             Path(options.source),
@@ -144,12 +175,28 @@ def _result(options: argparse.Namespace, helpers: Helpers, events: Events) -> di
         adopt=options.adopt,
         plugins=tuple(options.plugin),
         logs=Path(options.logs) if options.logs else None,
+        log=log,
+        log_start=log.stat().st_size if log else 0,
         extract_report=json.loads(Path(options.extract_report).read_text("utf-8"))
         if options.extract_report
         else None,
+        record=Path(options.record) if options.record else None,
     )
     with plugged_in(options.plugin):
-        return build(job, helpers, events)
+        if options.source != streams.PIPE:
+            return build(job, helpers, events)
+        with _received(job) as piped:
+            return build(piped, helpers, events)
+
+
+@contextmanager
+def _received(job: Job) -> Iterator[Job]:
+    """The job with net.h5 from stdin, which lies beside its target meanwhile."""
+    publish.check_target(job.out, job.force)
+    with tempfile.TemporaryDirectory(prefix=f".{job.out.name}.", dir=job.out.parent) as folder:
+        net_file = Path(folder) / "net.h5"
+        streams.receive(net_file)
+        yield replace(job, net_file=net_file, adopt=True)
 
 
 def _delivery(options: argparse.Namespace) -> Delivery:

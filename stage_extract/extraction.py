@@ -13,6 +13,9 @@ from schemas.interchange import Interchange, Source, weight_bytes, write
 from stage_extract import mean, preprocessing, reading, reference
 from stage_extract.sources import Sources
 
+MAX_NOTES = 1000
+MAX_NOTE = 1000  # characters
+
 
 def extract(
     options: argparse.Namespace, events: Events, sources: Sources, started: float
@@ -75,6 +78,8 @@ def _extract(
         "weights_bytes": weight_bytes(content),
         "filled": len(found.filled),
         "reference": recorded.recorder if recorded else None,
+        "notes": notes.bounded(),
+        "files": sources.unchanged(),
         "seconds": time.monotonic() - started,
         "peak_bytes": peak_bytes(),
     }
@@ -90,3 +95,7 @@ class _Notes(List[str]):
     def append(self, note: str) -> None:
         super().append(note)
         self._events.warning(note)
+
+    def bounded(self) -> List[str]:
+        """As much of them as one event holds."""
+        return [note[:MAX_NOTE] for note in self[:MAX_NOTES]]

@@ -14,7 +14,7 @@ SLICE_BYTES = 16 * 1024 * 1024
 
 
 class MappedFile:
-    """A regular, non-empty file, mapped read-only.
+    """A regular, non-empty file, mapped read-only; `status` is that of what is mapped.
 
     Raises:
         UsageError: there is no such file, or it is not a regular one.
@@ -30,7 +30,8 @@ class MappedFile:
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 raise UsageError("not a regular file", self.path, "check the path")
             with open(path, "rb") as stream:
-                self.size = os.fstat(stream.fileno()).st_size
+                self.status = os.fstat(stream.fileno())
+                self.size = self.status.st_size
                 if self.size == 0:
                     raise MalformedModel(
                         "the file is empty", self.path, "download or copy it again"

@@ -11,13 +11,17 @@ import hashlib
 import os
 import stat
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from schemas.errors import UsageError, cannot_use
 from stage_extract import recognise
 from stage_extract.mapped import SLICE_BYTES, MappedFile
+
+CLOCK_TICK = 20_000_000
+"""Nanoseconds by which a file system's clock may be behind ours."""
 
 
 def files(options: argparse.Namespace) -> Dict[str, str]:
@@ -38,6 +42,7 @@ class Sources:
 
     def __init__(self, out: Path) -> None:
         self._out = out
+        self._began = time.time_ns()
         self._digests: List[Tuple[str, str, Future]] = []
         self._background = ThreadPoolExecutor(1)
         self._failed = threading.Event()
@@ -66,11 +71,45 @@ class Sources:
             MalformedModel: one is empty.
             UsageError, EnvironmentProblem: one cannot be read.
         """
-        for role, path, digest in self._digests:
-            try:
-                yield role, Path(path).name, os.stat(path).st_size, digest.result()
-            except OSError as error:
-                raise cannot_use(path, error) from error
+        for role, path, hashed in self._digests:
+            digest, status = hashed.result()
+            yield role, Path(path).name, status.st_size, digest
+
+    def unchanged(self) -> Optional[List[Dict[str, Any]]]:
+        """What tells whether a file has changed since: ``role``, absolute ``path``, ``inode``,
+        ``size``, ``mtime_ns`` and ``sha256`` of each.
+
+        None if one was written to, or replaced, since the job began: what was read of it, and what
+        was hashed, may then differ.
+        """
+        found = []
+        for role, path, hashed in self._digests:
+            digest, status = hashed.result()
+            if not self._is_still(path, status):
+                return None
+            found.append(
+                {
+                    "role": role,
+                    "path": os.path.abspath(path),
+                    "inode": status.st_ino,
+                    "size": status.st_size,
+                    "mtime_ns": status.st_mtime_ns,
+                    "sha256": digest,
+                }
+            )
+        return found
+
+    def _is_still(self, path: str, status: os.stat_result) -> bool:
+        try:
+            now = os.stat(path)
+        except OSError:
+            return False
+        # Whatever is done to a file sets the time of its change, which nobody can set back.
+        return (
+            os.path.samestat(now, status)
+            and now.st_mtime_ns == status.st_mtime_ns
+            and now.st_ctime_ns < self._began - CLOCK_TICK
+        )
 
 
 def require_file(path: str) -> None:
@@ -92,8 +131,8 @@ def _spare(path: str, out: Path) -> None:
         raise UsageError("-o would overwrite this input", path, "name another file")
 
 
-def sha256(path: str, failed: threading.Event) -> str:
-    """The SHA-256 of a file, in hexadecimal.
+def sha256(path: str, failed: threading.Event) -> Tuple[str, os.stat_result]:
+    """The SHA-256 of a file, in hexadecimal, and the status of the very file that was hashed.
 
     Args:
         failed: set where nobody waits for it any more.
@@ -111,4 +150,4 @@ def sha256(path: str, failed: threading.Event) -> str:
         file.forget(start, end)
         if failed.is_set():
             break
-    return digest.hexdigest()
+    return digest.hexdigest(), file.status

@@ -6,10 +6,12 @@ What takes long to import is imported when it is needed.
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Dict, NoReturn, Optional, Sequence, Type
 
+from schemas import streams
 from schemas.errors import UsageError
 from schemas.events import Events, jobs
 from stage_extract.sources import Sources, files, require_file
@@ -59,7 +61,10 @@ def _run(options: argparse.Namespace, events: Events) -> int:
         else:
             if options.net is None or options.out is None:
                 raise UsageError("a prototxt and -o net.h5 are needed", hint="see --help")
-            events.result(**_extract(options, events))
+            made = _to_stdout if options.out == streams.PIPE else _extract
+            events.result(**made(options, events))
+    except BrokenPipeError:  # who read our stdout has gone
+        return 1
     except BaseException as error:  # every failure becomes one event and one exit code
         return events.error(error)
     return 0
@@ -72,7 +77,7 @@ def _parser(kind: Type[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     )
     parser.add_argument("net", nargs="?", help="the prototxt")
     parser.add_argument("weights", nargs="?", help=".caffemodel or .caffemodel.h5")
-    parser.add_argument("-o", "--out", help="the file to write")
+    parser.add_argument("-o", "--out", help="the file to write; - is stdout")
     parser.add_argument(
         "--no-reference", action="store_true", help="skip the recorded forward pass"
     )
@@ -150,6 +155,17 @@ def _extract(options: argparse.Namespace, events: Events) -> Dict[str, Any]:
         from stage_extract import extraction
 
         return extraction.extract(options, events, sources, started)
+
+
+def _to_stdout(options: argparse.Namespace, events: Events) -> Dict[str, Any]:
+    """An extraction to stdout: nothing of it appears before it is complete."""
+    stdout = streams.claimed_stdout()
+    streams.end_tidily()
+    with tempfile.TemporaryDirectory(prefix="stage_extract-") as folder:
+        options.out = str(Path(folder) / "net.h5")
+        result = _extract(options, events)
+        streams.send(Path(options.out), stdout)
+    return dict(result, out=streams.PIPE)
 
 
 def _seed(text: str) -> int:

@@ -29,7 +29,7 @@ def run_batch(models: list[dict], folder: Path) -> dict[str, dict]:
         values = {key: _toml(value) for key, value in model.items()}
         lines += ["[[model]]", *(f"{key} = {value}" for key, value in values.items())]
     catalogue.write_text("\n".join(lines) + "\n", "utf-8")
-    done = orchestrate("batch", catalogue, "-o", folder / "out", "--json")
+    done = orchestrate("batch", catalogue, "-o", folder / "out", "--jobs", 2, "--json")
     assert done.stdout, done.stderr
     results = json.loads(done.stdout)["models"]
     assert [result["name"] for result in results] == [model["name"] for model in models]

@@ -1,13 +1,16 @@
-"""Shared fixtures, and the closing line about real Caffe's cases."""
+"""A session's surroundings and its closing lines: signals, what is left behind, Caffe's cases."""
 
 from __future__ import annotations
 
 import signal
 
-from tests import goldens
+import pytest
+
+from tests import goldens, left_behind
+from tests.rooms import call, call_json, room  # noqa: F401  fixtures
 
 
-def pytest_configure():
+def pytest_configure(config):
     """Gives signals that a background job ignores their meaning back, for us and our children."""
     for number, meant in (
         (signal.SIGINT, signal.default_int_handler),
@@ -16,6 +19,19 @@ def pytest_configure():
     ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, meant)
+    left_behind.pytest_configure(config)
+
+
+def pytest_sessionfinish(session):
+    """Hands what a worker of pytest-xdist has tried to the session that sums up."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["goldens"] = goldens.tally()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    if "goldens" in getattr(node, "workeroutput", {}):
+        goldens.add(node.workeroutput["goldens"])
 
 
 def pytest_terminal_summary(terminalreporter):

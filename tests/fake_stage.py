@@ -5,9 +5,12 @@ The acts of the extraction stand above a line `---`, those of the build below it
 """
 
 import argparse
+import ctypes
+import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +22,7 @@ from schemas.errors import KINDS
 from schemas.events import Events
 
 STAGE = __package__.partition("_")[2]
+EXTRA = []
 
 
 def perform(argv, events):
@@ -27,20 +31,39 @@ def perform(argv, events):
     parser.add_argument("-o")
     parser.add_argument("--inspect")
     parser.add_argument("--logs")
+    parser.add_argument("--record")
     parser.add_argument("--adopt", action="store_true")
     parser.add_argument("--verify", action="store_true")
     options, _ = parser.parse_known_args(argv)
     script = Path(options.inspect or options.inputs[0])
-    if options.verify:
+    if script.is_dir():
         script = script / "net.h5"
     mine, _, rest = script.read_text(encoding="utf-8").partition("---\n")
     fields = {"argv": argv}
+    if STAGE == "extract" and not options.inspect:
+        roles = ("prototxt", "weights")
+        fields["files"] = [read_file(roles[i], path) for i, path in enumerate(options.inputs)]
+    EXTRA.clear()
     for line in mine.splitlines():
         act, _, rest_of_line = line.partition(" ")
         fields.update(ACTS[act](rest_of_line, options, events) or {})
+    if EXTRA:
+        fields["files"] = [*fields["files"], *EXTRA]
     if options.o and not options.verify:
         (write_net if STAGE == "extract" else write_model)(options, script, rest)
     events.result(**{"out": options.o, "seconds": 0.5, **fields})
+
+
+def read_file(role, path):
+    status, digest = os.stat(path), hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return {
+        "role": role,
+        "path": os.path.abspath(path),
+        "inode": status.st_ino,
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "sha256": digest,
+    }
 
 
 def write_net(options, script, rest):
@@ -52,14 +75,21 @@ def write_model(options, script, rest):
     if out.exists():
         shutil.rmtree(out)
     out.mkdir()
-    (out / "net.h5").write_text(content, encoding="utf-8")
     if options.adopt:
-        script.unlink()
+        script.rename(out / "net.h5")
+    else:
+        (out / "net.h5").write_text(content, encoding="utf-8")
     (out / "names.json").write_text("{}")
     report = {"status": "ok", "blobs": [{"name": "ip1", "max_error": 1e-7}], "versions": {"x": "1"}}
     (out / "report.json").write_text(json.dumps(report))
     if options.logs:
         shutil.copytree(options.logs, out / "logs")
+    if options.record:
+        shutil.copy(options.record, out / "logs")
+        result = {"status": "ok", "worst": {"blob": "ip1", "error": 1e-7}, "seconds": 0.5}
+        files = {name: (out / name).stat().st_size for name in ("net.h5", "names.json")}
+        built = {"version": 1, "result": result, "files": files}
+        (out / "logs" / "built.json").write_text(json.dumps(built))
 
 
 def error(text, options, events):
@@ -73,8 +103,7 @@ def progress(text, options, events):
 
 
 def raw(text, options, events):
-    events._stream.write(text + "\n")
-    events._stream.flush()
+    os.write(events._fd, text.encode() + b"\n")
 
 
 def child(text, options, events):
@@ -83,6 +112,11 @@ def child(text, options, events):
         [sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False
     )
     Path(text).write_text(str(process.pid))
+
+
+def reads(text, options, events):
+    """A further file of the extraction; acts in this order: role, path."""
+    EXTRA.append(read_file(*text.split()))
 
 
 def wait_for(text, options, events):
@@ -95,6 +129,12 @@ def wait_for(text, options, events):
 
 def pid(text, options, events):
     Path(text).write_text(str(os.getpid()))
+
+
+def note(text, options, events):
+    """Adds a line to a file: how often something was done."""
+    with Path(text).open("a", encoding="utf-8") as file:
+        file.write(f"{STAGE}\n")
 
 
 def partial(text, options, events):
@@ -119,6 +159,31 @@ def suicide(text, options, events):
     time.sleep(60)
 
 
+def fill(text, options, events):
+    """Takes memory, megabyte after megabyte, up to so many."""
+    taken = []
+    for _ in range(int(text)):
+        taken.append(bytearray(b"x" * (1 << 20)))
+    return {"megabytes": len(taken)}
+
+
+def hold(text, options, events):
+    """Sleeps for so many seconds in C, and keeps Python's lock meanwhile."""
+    ctypes.PyDLL(None).usleep(int(float(text) * 1e6))
+
+
+def compute(text, options, events):
+    """Computes in C, and keeps Python's lock meanwhile: twice as long for one more."""
+    re.match("(a+)+$", "a" * int(text) + "b")
+
+
+def linger(text, options, events):
+    """Goes on as soon as it has said where it is."""
+    before = os.fstat(2).st_size
+    while os.fstat(2).st_size == before:
+        time.sleep(0.001)
+
+
 def shout(text, options, events):
     print(text, flush=True)
 
@@ -129,17 +194,23 @@ def fault(text, options, events):
 
 ACTS = {
     "child": child,
+    "compute": compute,
     "environ": lambda text, o, events: events.warning(f"{STAGE} {text}={os.environ.get(text)}"),
     "error": error,
     "exit": lambda text, o, e: os._exit(int(text)),
     "fault": fault,
+    "fill": fill,
     "fields": lambda text, o, e: json.loads(text),
+    "note": note,
+    "hold": hold,
+    "linger": linger,
     "origin": origin,
     "partial": partial,
     "pid": pid,
     "print": shout,
     "progress": progress,
     "raw": raw,
+    "reads": reads,
     "signal": suicide,
     "sleep": lambda text, o, e: time.sleep(float(text)),
     "stubborn": lambda text, o, e: signal.signal(signal.SIGTERM, signal.SIG_IGN) and None,

@@ -130,6 +130,19 @@ def cases(*sets: str) -> list[Case]:
 SETS = ("layers", "random", "ssd", "forks")
 
 
+def tally() -> dict:
+    """What this process has tried, as plain values: for the process that sums up."""
+    return {"passed": dict(passed), "tried": {kind: dict(of) for kind, of in tried.items()}}
+
+
+def add(other: dict) -> None:
+    """Takes the `tally` of another process."""
+    for kind, cases_ in other["passed"].items():
+        passed[kind] += cases_
+    for kind, families in other["tried"].items():
+        tried[kind].update(families)
+
+
 def summary() -> list[str]:
     """A line for each thing tried: cases passed of total, by family."""
     lines = []

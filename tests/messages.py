@@ -35,7 +35,7 @@ ELSEWHERE = {
 # Expressions that hold a message of somebody else's, or one that is collected where it was made.
 OTHERS = {
     ("orchestrate.py", "error.format_message().rstrip('.')"),  # typer
-    ("driver/batch.py", "error.message"),
+    ("driver/catalogue.py", "error.message"),
     ("driver/doctor.py", "error.strerror or str(error)"),  # the system
     ("driver/doctor.py", "lines[-1]"),  # the interpreter that is asked
     ("schemas/layers/registry.py", "str(error)"),  # Python, over a meaning's arithmetic

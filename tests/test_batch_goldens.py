@@ -1,4 +1,4 @@
-"""Real Caffe's cases once more, through `orchestrate batch`: one warm worker converts them all."""
+"""Real Caffe's cases once more, all in one `orchestrate batch`, two at a time."""
 
 from __future__ import annotations
 

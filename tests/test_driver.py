@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pty
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,102 +20,9 @@ from driver import interrupts, outcome, worker, workspace
 from schemas.errors import KINDS, EnvironmentProblem
 from schemas.events import plain
 from tests.paths import ROOT
+from tests.rooms import alive, listing, make_target, net, python_of, start, wait_for
 
 EXIT_CODES = {kind.__name__: kind.exit_code for kind in KINDS.values()}
-
-
-@pytest.fixture
-def room(tmp_path, monkeypatch):
-    """A root folder with fake stages, and an empty folder to work in."""
-    root = tmp_path / "root"
-    for stage in ("stage_extract", "stage_build"):
-        (root / stage).mkdir(parents=True)
-        (root / stage / "__init__.py").write_text("")
-        shutil.copy(ROOT / "tests" / "fake_stage.py", root / stage / "__main__.py")
-    for name in ("driver", "schemas"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "orchestrate.py", root)
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    monkeypatch.setattr(worker, "ROOT", root)
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    return SimpleNamespace(root=root, here=here, tmp=tmp_path / "tmp")
-
-
-@pytest.fixture
-def call(capfd):
-    """Runs a command in this process: exit code, stdout, stderr."""
-
-    def call(*argv):
-        with pytest.raises(SystemExit) as stopped:
-            orchestrate.main([str(argument) for argument in argv])
-        out, err = capfd.readouterr()
-        return SimpleNamespace(code=stopped.value.code, out=out, err=err)
-
-    return call
-
-
-@pytest.fixture
-def call_json(call):
-    """Runs a command with --json; checks what every document must hold."""
-
-    def call_json(*argv):
-        done = call(argv[0], "--json", *argv[1:])
-        assert done.err == ""
-        document = json.loads(done.out, parse_constant=pytest.fail)
-        assert done.out.count("\n") == 1
-        assert document["exit_code"] == done.code
-        assert document["status"] == ("failed" if done.code else "ok")
-        assert bool(document["error"]) == bool(done.code)
-        assert {"out", "worst"} <= set(document)
-        return document
-
-    return call_json
-
-
-def net(text: str, name: str = "net.prototxt") -> str:
-    Path(name).write_text(text, encoding="utf-8")
-    return name
-
-
-def listing(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-def start(root: Path, *argv: object, **options: object) -> subprocess.Popen[str]:
-    command = [sys.executable, str(root / "orchestrate.py"), *map(str, argv)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
-
-
-def wait_for(path: Path) -> str:
-    for _ in range(200):
-        if path.exists() and path.read_text():
-            return path.read_text()
-        time.sleep(0.05)
-    pytest.fail(f"{path.name} did not appear")
-
-
-def alive(number: int) -> bool:
-    """Whether a process exists that is more than an entry nobody has collected."""
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{number}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def python_of(version: str) -> str:
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    found = sorted(root.glob(f"{version}.*/bin/python"))
-    if not found:
-        pytest.skip(f"no Python {version} in {root}")
-    return str(found[-1])
 
 
 # --- a conversion that goes well ------------------------------------------------------------------
@@ -310,7 +215,7 @@ def test_death_by_signal(room, call, name, stage):
     assert done.code == 6
     error, *lines = done.err[done.err.index("error:") :].splitlines()
     assert error.startswith(f"error: {stage}: the {stage} worker was killed by {name}")
-    assert ("out of memory?" in error) == (name == "SIGKILL")
+    assert ("as the out-of-memory killer does" in error) == (name == "SIGKILL")
     assert "during 'reshaping'" in error
     assert lines == ["  | last words", "logs and report: out.failed"]
     assert listing(room.here) == {"net.prototxt", "out.failed"}
@@ -585,20 +490,6 @@ def test_an_interruption_leaves_nothing_behind(room, number, stage):
     assert listing(room.here) == {"net.prototxt", "child", "pid"}
 
 
-def test_an_interrupted_batch_still_sums_up(room):
-    net("---\n", "a"), net("pid pid\nsleep 60\n---\n", "b")
-    net("".join(f'[[model]]\nname = "{n}"\nprototxt = "{n}"\n' for n in "ab"), "c.toml")
-    process = start(room.root, "batch", "c.toml", "-o", "out", "--json")
-    wait_for(room.here / "pid")
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert [model["exit_code"] for model in json.loads(out)["models"]] == [0, 130]
-    assert json.loads(Path("out/summary.json").read_text()) == {
-        name: value for name, value in json.loads(out).items() if name != "warnings"
-    }
-
-
 def test_a_shield_puts_an_interruption_off():
     reached = []
     with pytest.raises(KeyboardInterrupt), interrupts.handled():  # noqa: PT012
@@ -633,20 +524,6 @@ def test_handlers_are_put_back():
 
 
 # --- targets --------------------------------------------------------------------------------------
-
-
-def make_target(kind: str) -> None:
-    if kind == "file":
-        Path("out").write_text("mine")
-    elif kind == "link":
-        Path("out").symlink_to("nowhere")
-    else:
-        Path("out").mkdir()
-        if kind == "model":
-            Path("out/names.json").write_text("{}")
-            Path("out/old").write_text("")
-        elif kind == "folder":
-            Path("out/mine").write_text("")
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "empty", "folder", "model"])
@@ -862,127 +739,6 @@ def test_a_folder_in_place_of_a_file(room, call, path, files):
         2,
         f"error: {path}: a file was expected, this is a folder ({hint})\n",
     )
-
-
-# --- batch ----------------------------------------------------------------------------------------
-
-
-def test_batch(room, call, call_json):
-    models = Path("models")
-    models.mkdir()
-    worst = 'fields {"worst": {"blob": "b|", "error": %s}}\n'
-    net("warning w1\n---\npid build1\n" + worst % 1e-7, "models/good")
-    net("error MalformedModel bad | net\n---\n", "models/bad")
-    net("---\npid build2\nprint dying\nsignal SIGKILL\n", "models/crash")
-    net("---\npid build3\n" + worst % 3e-7, "models/late")
-    net("---\n", "models/shaped")
-    catalogue = "".join(
-        f'[[model]]\nname = "{name}"\nprototxt = "{name}"\n'
-        for name in ("good", "bad", "crash", "late", "shaped")
-    )
-    catalogue += 'input-shape = ["data=1,2,3,4"]\nstage = "a"\nphase = "TRAIN"\ntolerance = 1\n'
-    catalogue += 'keep-losses = true\ndialect = ["ssd", "bvlc"]\n'
-    catalogue += "ignore-unknown = true\nallow-missing = true\n"
-    catalogue += 'mean = ["a=mean.npy", "1.5, -2e1", "b=3"]\n'
-    catalogue += 'preprocess = ["vgg16", "a=in.toml"]\nlabels = "names.txt"\n'
-    catalogue += 'formats = ["class", "tflite"]\nquantize = "int8"\ncalibration = "images"\n'
-    catalogue += 'precision = "bfloat16"\n'
-    catalogue += 'swap-rgb = true\ninput-layout = "nchw"\nbake-normalization = true\n'
-    net(catalogue, "models/c.toml")
-    document = call_json("batch", "models/c.toml", "-o", "out", "--formats", "class")
-    assert document["exit_code"] == 6
-    assert document["error"] == "2 of 5 models failed"
-    assert document["worst"] == {"blob": "b|", "error": 3e-7}
-    got = {model["name"]: model for model in document["models"]}
-    assert [model["exit_code"] for model in got.values()] == [0, 3, 6, 0, 0]
-    assert got["good"]["warnings"] == ["w1"] and got["late"]["warnings"] == []
-    assert got["crash"]["log"] == ["dying"]
-    assert {
-        "--input-shape=data=1,2,3,4",
-        "--stage=a",
-        "--phase=TRAIN",
-        "--keep-losses",
-        "--ignore-unknown",
-        "--allow-missing",
-        "--mean=a=models/mean.npy",
-        "--mean=1.5, -2e1",
-        "--mean=b=3",
-        "--preprocess=vgg16",
-        "--preprocess=a=models/in.toml",
-        "--labels=models/names.txt",
-        "--dialect=ssd",
-        "--dialect=bvlc",
-    } < set(got["shaped"]["stages"]["extract"]["argv"])
-    assert {
-        "--formats=class,tflite",
-        "--tolerance=1.0",
-        "--quantize=int8",
-        "--precision=bfloat16",
-        "--calibration=models/images",
-        "--swap-rgb",
-        "--input-layout=nchw",
-        "--bake-normalization",
-    } < set(got["shaped"]["stages"]["build"]["argv"])
-    first, second, third = (Path(f"build{i}").read_text() for i in (1, 2, 3))
-    assert first == second != third, "one worker until it dies, then a fresh one"
-    assert listing(Path("out")) == {
-        *("good", "late", "shaped", "crash.failed", "summary.json", "summary.md")
-    }
-    assert Path("out/crash.failed/logs/build.log").read_text() == "dying\n"
-    summary = Path("out/summary.md").read_text().splitlines()
-    assert summary[0] == "# 3 of 5 models converted and verified"
-    assert summary[4].startswith("| good | ok | 1.0e-07 | b\\| | ")
-    assert "bad \\| net" in summary[5]
-    assert json.loads(Path("out/summary.json").read_text())["models"] == document["models"]
-    done = call("batch", "models/c.toml", "-o", "out")
-    assert done.code == 2 and "earlier batch" in done.err
-    done = call("batch", "models/c.toml", "-o", "out", "--force")
-    assert done.code == 6
-    assert "3 of 5 models" in done.out
-    assert [
-        line for line in done.err.splitlines() if not line.startswith(("error", "warning"))
-    ] == [f"batch: {name}" for name in got]
-    assert "error: bad: extract: layer 'conv1' (Convolution): bad | net" in done.err
-
-
-def test_a_missing_file_fails_its_model_only(room, call_json):
-    net("---\n", "a")
-    net('[[model]]\nname="x"\nprototxt="no"\n[[model]]\nname="y"\nprototxt="a"\n', "c.toml")
-    document = call_json("batch", "c.toml", "-o", "out")
-    assert [model["exit_code"] for model in document["models"]] == [2, 0]
-
-
-@pytest.mark.parametrize(
-    "text, code, expected",
-    [
-        ("[[model]", 3, "not TOML"),
-        ("\ufeff\x00", 3, "not TOML"),
-        ("", 2, "[[model]] entries"),
-        ("model = 3", 2, "[[model]] entries"),
-        ("model = [3]", 2, "a table"),
-        ("[[model]]\nname='a'", 2, "'prototxt' is missing"),
-        ("[[model]]\nprototxt='a'", 2, "'name' is missing"),
-        ("[[model]]\nname='../a'\nprototxt='a'", 2, "name a folder"),
-        ("[[model]]\nname='.a'\nprototxt='a'", 2, "name a folder"),
-        ("[[model]]\nname='summary.md'\nprototxt='a'", 2, "batch writes"),
-        ("[[model]]\nname='a'\nprototxt=3", 2, "'prototxt' takes a text, not 3"),
-        ("[[model]]\nname='a'\nprototxt='a'\nlevel=true", 2, "takes an integer"),
-        ("[[model]]\nname='a'\nprototxt='a'\nkeep_losses=1", 2, "true or false, not 1"),
-        ("[[model]]\nname='a'\nprototxt='a'\ndialect=1", 2, "'dialect' takes a text, not 1"),
-        ("[[model]]\nname='a'\nprototxt='a'\nbogus=1", 2, "'bogus' is no option"),
-        ("[[model]]\nname='a'\nprototxt='a'\nstage=\"\\u0000\"", 2, "null"),
-        ("[[model]]\nname='a'\nprototxt='a'\nphase='x'", 2, "--phase must be"),
-        ("[[model]]\nname='a'\nprototxt='a'\nbuild-python='x'", 2, "to batch itself"),
-        ("[[model]]\nname='a'\nprototxt='a'\ninput_shape='d=1'\ninput-shape='d=2'", 2, "twice"),
-        ("[[model]]\nname='a'\nprototxt='a'\n[[model]]\nname='A'\nprototxt='a'", 2, "two models"),
-    ],
-    ids=range(20),
-)
-def test_catalogue_errors(room, call, text, code, expected):
-    done = call("batch", net(text, "c.toml"), "-o", "out")
-    assert done.code == code
-    assert expected in done.err and "c.toml" in done.err
-    assert listing(room.here) == {"c.toml"}
 
 
 # --- small things ---------------------------------------------------------------------------------

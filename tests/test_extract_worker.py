@@ -6,6 +6,7 @@ Long for being tables.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -644,6 +645,11 @@ def test_events_of_an_extraction(model):
     result = lines[-1]
     assert result.pop("seconds") > 0
     assert result.pop("peak_bytes") > 10e6
+    assert result.pop("notes") == warnings
+    assert [(file["role"], file["path"]) for file in result.pop("files") or []] in (
+        [],  # of files that were written just now
+        [("prototxt", str(model / "net.prototxt")), ("weights", str(model / "more.caffemodel"))],
+    )
     assert result == {
         "event": "result",
         "out": "net.h5",
@@ -696,6 +702,154 @@ def test_as_a_command(model):
     done = process("no.prototxt", "-o", "other.h5", cwd=model)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: no.prototxt: no such file or directory (check the path)\n"
+
+
+# ---- Many jobs in one process --------------------------------------------------------------------
+
+
+class Serving:
+    """``python -m stage_extract --serve`` as the driver keeps it; ends with the block."""
+
+    def __init__(self, folder):
+        reading, writing = os.pipe()
+        environment = dict(os.environ, PYTHONPATH=str(ROOT))
+        environment.pop("USE_PYCAFFE", None)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "stage_extract", "--serve", "--events", str(writing)],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(writing,),
+        )
+        os.close(writing)
+        self.events = open(reading, encoding="utf-8")  # noqa: SIM115  closed with the block
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.process.kill()
+        self.process.communicate()
+        self.events.close()
+
+    def run(self, *argv):
+        """The event that ends a job."""
+        job = json.dumps({"argv": [str(each) for each in argv]}) + "\n"
+        self.process.stdin.write(job.encode())
+        self.process.stdin.flush()
+        for line in self.events:
+            event = events.parse(line)
+            if event["event"] in ("result", "error"):
+                return event
+        raise AssertionError(self.process.communicate()[0])
+
+    def resident(self):
+        """Bytes that the process has now."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * int(status.partition("VmRSS:")[2].split()[0])
+
+    def close(self):
+        """Ends it as the driver does; its exit code and what it printed."""
+        printed = self.process.communicate(timeout=60)[0]
+        return self.process.returncode, printed.decode()
+
+
+TRIPLE = """
+from dataclasses import dataclass
+
+from schemas.layers.registry import Meaning, layer
+
+
+@layer("Triple")
+class Triple(Meaning):
+    def shapes(self, bottoms, tops):
+        return [bottoms[0]]
+
+    def forward(self, bottoms, blobs, tops):
+        return [{factor} * bottoms[0]]
+"""
+TRIPLED = inputs(data=(2, 3)) + layer("Triple", "data", "out")
+
+
+@pytest.fixture
+def jobs(model):
+    """Jobs by their names; those that end well name a file of their own to be written."""
+    (model / "tripled.prototxt").write_text(TRIPLED)
+    (model / "broken.prototxt").write_text("layer {")
+    (model / "labels.txt").write_text("\n".join("abcdef"))
+    for folder, factor in (("a", 3), ("b", -3)):
+        (model / folder / "triple").mkdir(parents=True)
+        (model / folder / "triple" / "meaning.py").write_text(TRIPLE.format(factor=factor))
+    return {
+        "plain": BOTH,
+        "usage": ("--phase", "NEVER"),
+        "malformed": ("broken.prototxt",),
+        "missing": ("gone.prototxt",),
+        "misfit": ("net.prototxt", "net.prototxt"),
+        "plugin": ("tripled.prototxt", "--plugin", "a/triple"),
+        "other plugin": ("tripled.prototxt", "--plugin", "b/triple"),
+        "no plugin": ("tripled.prototxt",),
+        "preprocess": (*BOTH, "--mean", "1,2,3", "--labels", "labels.txt"),
+        "cut": (*BOTH, "--outputs", "conv", "--seed", "3", "--phase", "TRAIN"),
+        "bare": (*BOTH, "--no-reference"),
+    }
+
+
+ORDER = (
+    "plain usage plugin no_plugin malformed plain other_plugin missing preprocess plain cut misfit "
+    "bare plain plugin usage preprocess"
+)
+
+
+def test_a_job_knows_nothing_of_those_before_it(model, jobs):
+    """It ends as in a process of its own: the same bytes, or the same error."""
+    order = [name.replace("_", " ") for name in ORDER.split()]
+    codes = {}
+    with Serving(model) as serving:
+        for number, name in enumerate(order):
+            end = serving.run(*jobs[name], "-o", f"{number}.h5")
+            assert codes.setdefault(name, end.get("exit_code", 0)) == end.get("exit_code", 0)
+        assert serving.close() == (0, "")
+    assert {name for name, code in codes.items() if not code} == {
+        "plain", "plugin", "other plugin", "preprocess", "cut", "bare"
+    }  # fmt: skip
+    for name in jobs:
+        alone = process(*jobs[name], "-o", "alone.h5", cwd=model)
+        assert alone.returncode == codes[name]
+        served = [model / f"{number}.h5" for number, each in enumerate(order) if each == name]
+        if alone.returncode == 0:
+            for path in served:
+                assert path.read_bytes() == (model / "alone.h5").read_bytes(), name
+        else:
+            assert not any(path.exists() for path in served)
+    assert not [path.name for path in model.iterdir() if path.name.startswith(".")]
+
+
+def test_a_served_error_says_what_a_process_says(model, jobs):
+    with Serving(model) as serving:
+        for name in ("usage", "malformed", "missing", "misfit", "no plugin"):
+            end = serving.run(*jobs[name], "-o", "net.h5")
+            alone = process(*jobs[name], "-o", "net.h5", cwd=model)
+            assert end["exit_code"] == alone.returncode
+            assert end["message"] in alone.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="not run: no /proc")
+def test_a_served_job_does_not_keep_the_last_ones_arrays(model):
+    rows = 3906  # of 4096 floats: 64 MB
+    text = [inputs(data=(1, 4096)), layer("InnerProduct", "data", "ip", "inner_product_param { "
+            f"num_output: {rows} }}")]  # fmt: skip
+    (model / "large.prototxt").write_text("\n".join(text))
+    blobs = {"ip": [np.full((rows, 4096), 0.5, "<f4"), np.zeros(rows, np.float32)]}
+    (model / "large.caffemodel").write_bytes(caffemodel(blobs))
+    with Serving(model) as serving:
+        serving.run(*BOTH, "-o", "net.h5")
+        before = serving.resident()
+        end = serving.run("large.prototxt", "large.caffemodel", "-o", "large.h5")
+        assert end["peak_bytes"] > before + 60e6
+        assert serving.resident() < before + 16e6
 
 
 # ---- Memory --------------------------------------------------------------------------------------

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from schemas.errors import (
     UsageError,
     VerificationFailed,
 )
+from stage_build import publish
 from stage_build.publish import check_failed, check_target, require_space, staged
 
 
@@ -82,16 +86,91 @@ def test_an_old_result_stays_until_the_new_one_is_whole(tmp_path, out, failed):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_everything_is_on_the_disk_before_the_folder_has_its_name(out, failed, monkeypatch):
+@pytest.mark.parametrize("there", [False, True], ids=["new", "replacing"])
+def test_everything_is_on_the_disk_before_the_folder_has_its_name(out, failed, monkeypatch, there):
+    """Its files and folders; and the name itself, once it is given."""
+    if there:
+        result(out, "old")
     flushed, renamed = [], []
     monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.fstat(fd).st_ino))
-    rename = Path.rename
-    monkeypatch.setattr(Path, "rename", lambda *a: (renamed.append(len(flushed)), rename(*a))[1])
+    replace = publish._replace
+    monkeypatch.setattr(
+        publish, "_replace", lambda *paths: (renamed.append([*flushed]), replace(*paths))
+    )
     with staged(out, failed) as folder:
         write(folder)
-    files = {path.stat().st_ino for path in out.rglob("*") if path.is_file()}
-    assert files <= set(flushed)
-    assert renamed == [len(flushed)]
+    (before,) = renamed
+    assert {path.stat().st_ino for path in (out, *out.rglob("*"))} == set(before)
+    assert flushed == [*before, out.parent.stat().st_ino]
+
+
+@pytest.fixture
+def without_exchange(monkeypatch):
+    """The system knows no exchange of two names."""
+    monkeypatch.setattr(publish, "_exchange_function", lambda *names: (None, ()))
+
+
+def watched(monkeypatch, out):
+    """Whether `out` was there after each change of names that Python makes; a list to come."""
+    seen = []
+    rename = Path.rename
+
+    def renamed(self, target):
+        rename(self, target)
+        seen.append(out.exists())
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    return seen
+
+
+@pytest.mark.skipif(sys.platform not in ("linux", "darwin"), reason="no exchange of names here")
+def test_the_old_and_the_new_result_change_places_at_once(tmp_path, out, failed, monkeypatch):
+    result(out, "old")
+    seen = watched(monkeypatch, out)
+    with staged(out, failed) as folder:
+        write(folder)
+    assert tree(tmp_path) == NEW
+    assert seen == [], "one call of the system did it"
+
+
+def test_without_an_exchange_there_are_two_renames(
+    tmp_path, out, failed, monkeypatch, without_exchange
+):
+    result(out, "old")
+    seen = watched(monkeypatch, out)
+    with staged(out, failed) as folder:
+        write(folder)
+    assert tree(tmp_path) == NEW
+    assert seen == [False, True]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    "number", sorted({*publish.NO_EXCHANGE}), ids=lambda number: errno.errorcode[number]
+)
+def test_a_file_system_that_refuses_the_exchange_gets_two_renames(
+    tmp_path, out, failed, monkeypatch, number
+):
+    def refuse(*names):
+        ctypes.set_errno(number)
+        return -1
+
+    monkeypatch.setattr(publish, "_exchange_function", lambda *names: (refuse, ()))
+    result(out, "old")
+    with staged(out, failed) as folder:
+        write(folder)
+    assert tree(tmp_path) == NEW
+
+
+def test_an_exchange_that_fails_leaves_the_old_result(tmp_path, out, failed, monkeypatch):
+    function = publish._exchange_function
+    gone = os.fsencode(tmp_path / "gone")
+    monkeypatch.setattr(publish, "_exchange_function", lambda one, other: function(gone, other))
+    result(out, "old")
+    with pytest.raises(UsageError, match="no such file"), staged(out, failed) as folder:
+        write(folder)
+    assert tree(tmp_path) == OLD
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +257,7 @@ def refuse(monkeypatch, which):
 
 @pytest.mark.parametrize("there", [False, True], ids=["new", "replacing"])
 def test_the_old_result_comes_back_where_the_exchange_fails(
-    tmp_path, out, failed, there, monkeypatch
+    tmp_path, out, failed, there, monkeypatch, without_exchange
 ):
     if there:
         result(out, "old")
@@ -191,7 +270,9 @@ def test_the_old_result_comes_back_where_the_exchange_fails(
     assert tree(tmp_path) == (OLD if there else {})
 
 
-def test_the_old_result_stays_where_it_cannot_be_moved_away(tmp_path, out, failed, monkeypatch):
+def test_the_old_result_stays_where_it_cannot_be_moved_away(
+    tmp_path, out, failed, monkeypatch, without_exchange
+):
     result(out, "old")
     refuse(monkeypatch, lambda source, target: target.name.endswith(".old"))
     with (

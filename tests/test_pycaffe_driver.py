@@ -123,6 +123,39 @@ def test_caffes_abort_is_told_with_its_last_words(tmp_path):
     assert (report["status"], report["exit_code"]) == ("failed", 6)
 
 
+def test_caffes_abort_costs_a_batch_one_model(tmp_path):
+    """A fresh worker takes over, with Caffe in it again."""
+    (tmp_path / "good.prototxt").write_text(NET)
+    (tmp_path / "bad.prototxt").write_text(NET + REFUSED)
+    names = {"first": "good", "second": "bad", "third": "good"}
+    (tmp_path / "models.toml").write_text(
+        "".join(
+            f'[[model]]\nname = "{name}"\nprototxt = "{net}.prototxt"\nformats = "class"\n'
+            for name, net in names.items()
+        )
+    )
+    env = dict(os.environ, USE_PYCAFFE="1", PYTHONPATH=str(STANDIN))
+    done = orchestrate("batch", "models.toml", "-o", "out", "--json", cwd=tmp_path, env=env)
+    assert done.returncode == 6, done.stderr
+    models = {model["name"]: model for model in json.loads(done.stdout)["models"]}
+    assert {name: model["exit_code"] for name, model in models.items()} == {
+        "first": 0,
+        "second": 6,
+        "third": 0,
+    }
+    assert "was killed by SIGABRT" in models["second"]["error"]
+    for name in ("first", "third"):
+        report = json.loads((tmp_path / "out" / name / "report.json").read_text())
+        assert (report["status"], report["reference"]) == ("ok", "caffe")
+    made = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
+    assert made == {"first", "second.failed", "third"}
+    log = (tmp_path / "out" / "second.failed" / "logs" / "extract.log").read_text()
+    assert "Top blob 't' produced by multiple sources." in log
+    assert log.count("Initializing net") == 1, "the log is the failed model's alone"
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {"good.prototxt", "bad.prototxt", "models.toml", "out"}
+
+
 @pytest.mark.slow
 def test_caffe_may_live_in_a_python_3_8_with_three_packages(tmp_path):
     python = environment("3.8")

@@ -22,7 +22,9 @@ _ENTRY = re.compile(r"^(?:\*|\|) `([^`]+)`", re.M)
 
 def system_messages():
     """What the system says of files, as `schemas.errors.cannot_use` has it."""
-    texts = map(os.strerror, (errno.ENOENT, errno.EISDIR, errno.EACCES, errno.ENOSPC))
+    files = (errno.ENOENT, errno.EISDIR, errno.EACCES)
+    disks = (errno.ENOSPC, errno.EFBIG, errno.EROFS)
+    texts = map(os.strerror, (*files, *disks))
     return {text[:1].lower() + text[1:] for text in texts}
 
 

@@ -637,9 +637,9 @@ def test_how_it_goes_is_shown_beside_the_bar():
     shown = display.Display(progress=False)
     shown.progress("validate", "score", 3, 10, "64.0% top-1, 31 images/s\x1b[31m")
     stream = io.StringIO()
-    display.console(stream).print(shown._view())
+    display.console(stream).print(display.grid(shown.rows()))
     assert "3/10" in stream.getvalue() and "64.0% top-1, 31 images/s\\x1b" in stream.getvalue()
     shown.progress("validate", "score", 10, 10)
     shown.done("validate")
-    display.console(stream).print(shown._view())
+    display.console(stream).print(display.grid(shown.rows()))
     assert stream.getvalue().count("images/s") == 1

@@ -1,0 +1,121 @@
+"""What tells a file or a folder from what it was: times, sizes, digests."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import shutil
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+from driver.interrupts import poll
+
+CLOCK_TICK = 20_000_000
+"""Nanoseconds by which a file system's clock may be behind ours."""
+
+SLICE_BYTES = 1 << 20
+MAX_IMAGES = 100_000
+
+
+def told_apart(path: Path | None) -> list[Any]:
+    """What tells a file from what it may become."""
+    if path is None:
+        return []
+    try:
+        status = os.stat(path)
+    except OSError:
+        return [str(path)]
+    return [os.path.abspath(path), status.st_ino, *_moment(status)]
+
+
+def _moment(status: os.stat_result) -> list[int]:
+    """Size and time of modification; the latter never the same if it may still become older."""
+    now = time.time_ns()
+    settled = status.st_ctime_ns < now - CLOCK_TICK
+    return [status.st_size, status.st_mtime_ns if settled else now]
+
+
+def folder_digest(folder: Path | None) -> list[Any]:
+    """A folder of images: its path, and a digest of the names, sizes and times of its files."""
+    if folder is None:
+        return []
+    digest, count, whole = hashlib.sha256(), 0, os.path.abspath(folder)
+    for parent, folders, names in os.walk(whole):
+        folders.sort()
+        for name in sorted(names):
+            path = os.path.join(parent, name)
+            with contextlib.suppress(OSError):
+                digest.update(json.dumps([path, *_moment(os.stat(path))]).encode())
+            count += 1
+            if count > MAX_IMAGES:  # who knows what that is
+                return [whole, time.time_ns()]
+    return [whole, digest.hexdigest()]
+
+
+def plugin_digest(folder: Path) -> str:
+    """A digest of the names and the contents of a plug-in's modules."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        digest.update(json.dumps([path.name, hashed(path)[1]]).encode())
+    return digest.hexdigest()
+
+
+@functools.cache
+def code_digest(root: Path, packages: tuple[str, ...]) -> str:
+    """A digest of every file of our packages, as they are when a process first asks."""
+    digest = hashlib.sha256()
+    for package in packages:
+        for path in sorted((root / package).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                name = path.relative_to(root).as_posix()
+                digest.update(json.dumps([name, hashed(path)[1]]).encode())
+    return digest.hexdigest()
+
+
+def hashed(path: str | Path) -> tuple[os.stat_result | None, str]:
+    """Status and SHA-256 of a regular file; of anything else there are none."""
+    digest = hashlib.sha256()
+    try:
+        # A pipe would wait for a writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return None, ""
+            while data := stream.read(SLICE_BYTES):
+                digest.update(data)
+                poll()
+            return status, digest.hexdigest()
+    except OSError:
+        return None, ""
+
+
+def size_and_time(path: Path) -> list[int]:
+    """Size and time of modification of a regular file; of anything else nothing."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns] if stat.S_ISREG(status.st_mode) else []
+
+
+def link_or_copy(source: Path, target: Path, expected: list[int]) -> bool:
+    """Whether `target` is now the file of the size and time that are expected."""
+    try:
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except (OSError, NotImplementedError):  # another file system, or links are refused
+            shutil.copy2(source, target, follow_symlinks=False)
+        # `source` itself where it was copied: some file systems round times.
+        told = target if os.path.samefile(source, target) else source
+        if size_and_time(told) == expected and size_and_time(target)[:1] == expected[:1]:
+            return True
+    except OSError:
+        pass
+    with contextlib.suppress(OSError):
+        target.unlink()
+    return False
