@@ -12,17 +12,44 @@ EXTRA_tensorflow-cpu = build-cpu
 EXTRA = $(or $(EXTRA_$(TF)),$(error TF=$(TF): expected tensorflow or tensorflow-cpu))
 
 PY    = $(VENV)/bin/python
+ORCHESTRATE = exec $(PY) orchestrate.py
+PYTEST = $(PY) -m pytest -n 2 --dist loadfile
 PIP   = $(PY) -m pip install --quiet --no-input --disable-pip-version-check -c constraints.txt
 READY = $(VENV)/ready-$(TF)
 
 DIGITS = examples/digits
 
-# Recipes read these from the environment, so that any character may be in a path.
-export MODEL WEIGHTS OUT IMAGES LABELS
+# Paths: taken as they are (a dollar is a dollar), and read by recipes from the environment.
+PATHS = MODEL WEIGHTS NET OUT IMAGES LABELS
+$(foreach name,$(PATHS),$(eval override $(name) := $$(value $(name))))
+export $(PATHS)
 
-.DEFAULT_GOAL := help
-.PHONY: help setup demo convert extract build verify validate lint type test test-slow test-py38 test-pythons \
+TARGETS = help setup demo convert extract build verify validate lint type test test-slow test-py38 test-pythons \
 	browser fuzz bench results docs proto pyz clean distclean
+.PHONY: $(TARGETS)
+.DEFAULT_GOAL := $(if $(MODEL)$(OUT),convert,help)
+MAKEFLAGS += --no-builtin-rules
+
+needed = $(foreach name,$1,$(if $($(name)),,missing-$(name)))
+
+# Paths as names of make's: blanks escaped; what every make can not be told is refused.
+space := $(subst ,, )
+tab   := $(subst ,,	)
+define newline
+
+
+endef
+closing := )
+UNFIT := : ; % | * ? [ ] \ \#
+blankless = $(subst $(space),_,$($1))
+unfit = $(strip $(foreach mark,$(UNFIT),$(findstring $(mark),$($1))) $(if $(findstring $(tab),$($1)),tab) \
+	$(if $(findstring $(newline),$($1)),newline) $(if $(filter ~%,$(blankless)),~))
+unfit-path = $(unfit) $(if $(filter %$(closing),$(blankless)),$(closing) at its end) \
+	$(filter $(TARGETS),$(patsubst ./%,%,$(blankless)))
+refused = $(error $1=$($1): make takes no path with $(strip $2); choose another, or run orchestrate.py itself)
+escaped = $(subst $(space),\$(space),$($1))
+folder  = $(if $(call unfit,$1),$(call refused,$1,$(call unfit,$1)))$(call escaped,$1)
+path    = $(if $(strip $(call unfit-path,$1)),$(call refused,$1,$(call unfit-path,$1)))$(call escaped,$1)
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -39,26 +66,57 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)  ## convert the embedded example, verify it, score its test images
-	@$(PY) orchestrate.py convert $(DIGITS)/deploy.prototxt $(DIGITS)/digits.caffemodel -o out/digits --force
+	@$(ORCHESTRATE) convert $(DIGITS)/deploy.prototxt $(DIGITS)/digits.caffemodel -o out/digits --force
 	@$(PY) $(DIGITS)/demo.py out/digits
 
-convert: given-MODEL given-OUT $(READY)  ## both stages: MODEL=net.prototxt WEIGHTS=net.caffemodel OUT=folder [ARGS=]
-	@$(PY) orchestrate.py convert "$$MODEL" $${WEIGHTS:+"$$WEIGHTS"} -o "$$OUT" $(ARGS)
+# A conversion is made where it is missing or older than what it is made of: Caffe's files, and NEEDS, what else ARGS
+# name. ARGS themselves make does not see (`make -W net.prototxt ...` takes that file for changed). NET, if given, is the
+# file between the stages, kept, and looked at as well; EXTRACT_ARGS are then those of stage 1. A model's folder gets its
+# name when all in it is written: names.json, which marks one, stands for it.
+GOAL := $(filter convert extract build,$(or $(MAKECMDGOALS),$(.DEFAULT_GOAL)))
+$(if $(word 2,$(GOAL)),$(error $(GOAL): one of them at a time; convert with NET= does both stages))
+ifneq (,$(and $(GOAL),$(MODEL),$(OUT)))
+MADE  := $(if $(filter extract,$(GOAL)),$(call path,OUT),$(call folder,OUT)/names.json)
+CAFFE := $(call path,MODEL) $(call path,WEIGHTS) $(NEEDS)
+endif
+FILES   = "$$MODEL" $${WEIGHTS:+"$$WEIGHTS"}
+REPLACE = $$(test ! -f "$$OUT/names.json" || echo --force)
+replace = $$(test ! -f "$$$1" || head -c 4 <"$$$1" | tail -c 3 | LC_ALL=C sed -n s/HDF/--force/p)
+extract = $(ORCHESTRATE) extract -o "$$$1" $(replace) $2 -- $(FILES)
+build   = $(ORCHESTRATE) build -o "$$OUT" $(REPLACE) $(ARGS) -- "$$$1"
 
-extract: given-MODEL given-OUT $(READY)  ## stage 1 alone: MODEL=net.prototxt WEIGHTS=net.caffemodel OUT=net.h5 [ARGS=]
-	@$(PY) orchestrate.py extract "$$MODEL" $${WEIGHTS:+"$$WEIGHTS"} -o "$$OUT" $(ARGS)
+convert: $(call needed,MODEL OUT) $(MADE)  ## both stages: MODEL=net.prototxt WEIGHTS=net.caffemodel OUT=folder [NET= NEEDS= ARGS=]
+extract: $(call needed,MODEL OUT) $(MADE)  ## stage 1 alone: MODEL=net.prototxt WEIGHTS=net.caffemodel OUT=net.h5 [...]
+build: $(call needed,MODEL OUT) $(MADE)  ## stage 2 alone: MODEL=net.h5 OUT=folder [...]
 
-build: given-MODEL given-OUT $(READY)  ## stage 2 alone: MODEL=net.h5 OUT=folder [ARGS=]
-	@$(PY) orchestrate.py build "$$MODEL" -o "$$OUT" $(ARGS)
+ifneq (,$(MADE))
+ifeq ($(GOAL),extract)
+$(MADE): $(CAFFE) | $(READY)
+	@$(call extract,OUT,$(ARGS))
+else ifeq ($(GOAL),build)
+$(MADE): $(call path,MODEL) $(NEEDS) | $(READY)
+	@$(call build,MODEL)
+else ifneq (,$(NET))
+$(call path,NET): $(CAFFE) | $(READY)
+	@$(call extract,NET,$(EXTRACT_ARGS))
+$(MADE): $(call path,NET) $(NEEDS) | $(READY)
+	@$(call build,NET)
+else
+$(MADE): $(CAFFE) | $(READY)
+	@$(ORCHESTRATE) convert -o "$$OUT" $(REPLACE) $(ARGS) -- $(FILES)
+endif
+# Whole or not there at all, whatever ends make: it shall not tidy them away.
+.PRECIOUS: $(MADE) $(if $(NET),$(call path,NET))
+endif
 
-verify: given-OUT $(READY)  ## prove a converted model again: OUT=folder [ARGS=]
-	@$(PY) orchestrate.py verify "$$OUT" $(ARGS)
+verify: $(call needed,OUT) $(READY)  ## prove a converted model again: OUT=folder [ARGS=]
+	@$(ORCHESTRATE) verify $(ARGS) -- "$$OUT"
 
-validate: given-OUT given-IMAGES $(READY)  ## top-1 and top-5: OUT=folder IMAGES=folder LABELS=file [ARGS=]
-	@$(PY) orchestrate.py validate "$$OUT" --images "$$IMAGES" $${LABELS:+--labels "$$LABELS"} $(ARGS)
+validate: $(call needed,OUT IMAGES) $(READY)  ## top-1 and top-5: OUT=folder IMAGES=folder LABELS=file [ARGS=]
+	@$(ORCHESTRATE) validate --images "$$IMAGES" $${LABELS:+--labels "$$LABELS"} $(ARGS) -- "$$OUT"
 
-given-%:
-	@$(if $($*),:,echo "$*= is missing; \`make help\` says what each target takes" >&2; exit 2)
+missing-%:
+	@echo "$*= is missing; \`make help\` says what each target takes" >&2; exit 2
 
 lint: $(READY)  ## ruff: rules and format
 	$(PY) -m ruff check .
@@ -68,11 +126,11 @@ type: $(READY)  ## mypy
 	$(PY) -m mypy
 
 test: $(READY)  ## the tests but the slow ones, and those of stage 1 under Python 3.8 [ARGS=]
-	status=0; $(PY) -m pytest -m "not slow" $(ARGS) || status=1; \
+	status=0; $(PYTEST) -m "not slow" $(ARGS) || status=1; \
 	$(PY) tools/pythons.py 3.8 || status=1; exit $$status
 
 test-slow: $(READY)  ## the slow tests [ARGS=]
-	$(PY) -m pytest -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 test-py38: $(READY)  ## the tests of stage 1 under Python 3.8, with numpy, h5py and protobuf 3.20 alone
 	$(PY) tools/pythons.py 3.8
