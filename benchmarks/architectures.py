@@ -17,12 +17,14 @@ class Printer:
         text: its layers.
         weights: (layer, type, shape of each blob) of what has weights.
         top, channels: of the last layer.
+        inputs: channels of the net's input.
     """
 
     text: list[str] = field(default_factory=list)
     weights: list[tuple[str, str, tuple[Shape, ...]]] = field(default_factory=list)
     top: str = "data"
     channels: int = 3
+    inputs: int = 3
 
     def layer(
         self, name: str, type_: str, more: str = "", *bottoms: str, inplace: bool = False
@@ -95,7 +97,8 @@ class Printer:
 
     def prototxt(self, name: str, size: int) -> str:
         """All of it."""
-        sides = f"input_dim: 1 input_dim: 3 input_dim: {size} input_dim: {size}"
+        dims = (1, self.inputs, size, size)
+        sides = " ".join(f"input_dim: {dim}" for dim in dims)
         return "\n".join([f'name: "{name}" input: "data" {sides}', *self.text, ""])
 
 
@@ -209,6 +212,17 @@ def mobilenet(net: Printer) -> None:
     net.layer("prob", "Softmax")
 
 
+def lenet(net: Printer) -> None:
+    net.channels = net.inputs = 1
+    net.conv("conv1", 20, 5)
+    net.pool("pool1", 2, 2)
+    net.conv("conv2", 50, 5)
+    net.pool("pool2", 2, 2)
+    net.full("ip1", 500, 50 * 16, relu=True)
+    net.full("ip2", 10, 500)
+    net.layer("prob", "Softmax")
+
+
 ARCHITECTURES: dict[str, tuple[Callable[[Printer], None], int]] = {
     "vgg16": (vgg16, 224),
     "resnet-50": (resnet(3, 4, 6, 3), 224),
@@ -217,6 +231,7 @@ ARCHITECTURES: dict[str, tuple[Callable[[Printer], None], int]] = {
     "squeezenet_v1.1": (squeezenet, 227),
     "bvlc_alexnet": (alexnet, 227),
     "mobilenet": (mobilenet, 224),
+    "lenet": (lenet, 28),
 }
 
 

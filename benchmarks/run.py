@@ -23,7 +23,10 @@ from benchmarks.bench import Bench  # noqa: E402
 from benchmarks.nets import SHARED, Nets  # noqa: E402
 
 TOML = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-PARTS = ("extraction", "startup", "forward", "conversion", "serving", "layers", "precision")
+PARTS = (
+    *("extraction", "startup", "forward", "conversion", "batch"),
+    *("serving", "layers", "precision"),
+)
 
 
 def main() -> None:

@@ -152,6 +152,7 @@ MACS = {  # of one image, as published
     "squeezenet_v1.1": 0.39e9,
     "bvlc_alexnet": 0.72e9,
     "mobilenet": 0.57e9,
+    "lenet": 2.29e6,
 }
 
 
