@@ -32,7 +32,7 @@ MAKEFLAGS += --no-builtin-rules
 
 needed = $(foreach name,$1,$(if $($(name)),,missing-$(name)))
 
-# Paths as names of make's: blanks escaped; what every make can not be told is refused.
+# Paths as names of make's, $1= with $2 behind it: blanks escaped; what every make can not be told is refused.
 space := $(subst ,, )
 tab   := $(subst ,,	)
 define newline
@@ -41,15 +41,12 @@ define newline
 endef
 closing := )
 UNFIT := : ; % | * ? [ ] \ \#
-blankless = $(subst $(space),_,$($1))
+blankless = $(subst $(space),_,$($1)$2)
 unfit = $(strip $(foreach mark,$(UNFIT),$(findstring $(mark),$($1))) $(if $(findstring $(tab),$($1)),tab) \
-	$(if $(findstring $(newline),$($1)),newline) $(if $(filter ~%,$(blankless)),~))
-unfit-path = $(unfit) $(if $(filter %$(closing),$(blankless)),$(closing) at its end) \
-	$(filter $(TARGETS),$(patsubst ./%,%,$(blankless)))
-refused = $(error $1=$($1): make takes no path with $(strip $2); choose another, or run orchestrate.py itself)
-escaped = $(subst $(space),\$(space),$($1))
-folder  = $(if $(call unfit,$1),$(call refused,$1,$(call unfit,$1)))$(call escaped,$1)
-path    = $(if $(strip $(call unfit-path,$1)),$(call refused,$1,$(call unfit-path,$1)))$(call escaped,$1)
+	$(if $(findstring $(newline),$($1)),newline) $(if $(filter ~%,$(blankless)),~) \
+	$(if $(filter %$(closing),$(blankless)),$(closing) at its end) $(filter $(TARGETS),$(patsubst ./%,%,$(blankless))))
+refused = $(error $1=$($1): make takes no path with $(unfit); choose another, or run orchestrate.py itself)
+path = $(if $(unfit),$(refused))$(subst $(space),\$(space),$($1)$2)
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -76,7 +73,7 @@ demo: $(READY)  ## convert the embedded example, verify it, score its test image
 GOAL := $(filter convert extract build,$(or $(MAKECMDGOALS),$(.DEFAULT_GOAL)))
 $(if $(word 2,$(GOAL)),$(error $(GOAL): one of them at a time; convert with NET= does both stages))
 ifneq (,$(and $(GOAL),$(MODEL),$(OUT)))
-MADE  := $(if $(filter extract,$(GOAL)),$(call path,OUT),$(call folder,OUT)/names.json)
+MADE  := $(call path,OUT,$(if $(filter extract,$(GOAL)),,/names.json))
 CAFFE := $(call path,MODEL) $(call path,WEIGHTS) $(NEEDS)
 endif
 FILES   = "$$MODEL" $${WEIGHTS:+"$$WEIGHTS"}
@@ -106,7 +103,7 @@ $(MADE): $(CAFFE) | $(READY)
 	@$(ORCHESTRATE) convert -o "$$OUT" $(REPLACE) $(ARGS) -- $(FILES)
 endif
 # Whole or not there at all, whatever ends make: it shall not tidy them away.
-.PRECIOUS: $(MADE) $(if $(NET),$(call path,NET))
+.PRECIOUS: $(MADE) $(call path,NET)
 endif
 
 verify: $(call needed,OUT) $(READY)  ## prove a converted model again: OUT=folder [ARGS=]

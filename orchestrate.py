@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,10 +31,11 @@ app = typer.Typer(
 VALIDATE_MERGE = "validate merge"
 """Two words on the command line, one name here; a model called merge is `./merge`."""
 
-SPEECH = "How it speaks"
-MADE = "What is made"
-
-CLUSTER = "On a Dask cluster (docs/cluster.md)"
+READ = partial(typer.Option, rich_help_panel="What is read")
+MADE = partial(typer.Option, rich_help_panel="What is made")
+RUN = partial(typer.Option, rich_help_panel="How it runs")
+CLUSTER = partial(typer.Option, rich_help_panel="On a Dask cluster (docs/cluster.md)")
+SPEECH = partial(typer.Option, rich_help_panel="How it speaks")
 
 Net = Annotated[
     Path,
@@ -54,186 +56,128 @@ OutFile = Annotated[
 ]
 Scheduler = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS", help="Its scheduler's address.", rich_help_panel=CLUSTER),
+    CLUSTER(metavar="ADDRESS", help="Its scheduler's address, or the file that holds it."),
 ]
 Storage = Annotated[
     str | None,
-    typer.Option(
-        metavar="URL",
-        help="Takes files on their way; without, all machines share the folders.",
-        rich_help_panel=CLUSTER,
+    CLUSTER(
+        metavar="URL", help="Where files pass through; without, all machines see the same folders."
     ),
 ]
 Patience = Annotated[
     float | None,
-    typer.Option(
-        metavar="SECONDS",
-        help="To wait for a worker with a needed resource, default 300.",
-        rich_help_panel=CLUSTER,
+    CLUSTER(
+        metavar="SECONDS", help="How long to wait for a worker with a needed resource, default 300."
     ),
 ]
 Formats = Annotated[
     str | None,
-    typer.Option(
-        metavar="LIST",
-        help="Of class, keras, saved_model (by default these), tflite, pb.",
-        rich_help_panel=MADE,
-    ),
+    MADE(metavar="LIST", help="Of class, keras, saved_model (by default these), tflite, pb."),
 ]
-Quantize = Annotated[
-    str | None,
-    typer.Option(metavar="float16|dynamic|int8", help="Of model.tflite.", rich_help_panel=MADE),
-]
-Calibration = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Images for --quantize int8.", rich_help_panel=MADE),
-]
+Quantize = Annotated[str | None, MADE(metavar="float16|dynamic|int8", help="Of model.tflite.")]
+Calibration = Annotated[Path | None, MADE(metavar="DIR", help="Images for --quantize int8.")]
 Precision = Annotated[
     str | None,
-    typer.Option(
-        metavar="float32|bfloat16",
-        help="That the SavedModel alone computes in, default float32.",
-        rich_help_panel=MADE,
+    MADE(
+        metavar="float32|bfloat16", help="That the SavedModel alone computes in, default float32."
     ),
 ]
-AllowLarge = Annotated[
-    bool,
-    typer.Option(
-        "--allow-large", help="tflite and pb beyond 128 MB of weights.", rich_help_panel=MADE
-    ),
-]
-SwapRgb = Annotated[
-    bool,
-    typer.Option("--swap-rgb", help="Take RGB where Caffe's takes BGR.", rich_help_panel=MADE),
-]
+AllowLarge = Annotated[bool, MADE("--allow-large", help="tflite and pb beyond 128 MB of weights.")]
+SwapRgb = Annotated[bool, MADE("--swap-rgb", help="Take RGB where Caffe's takes BGR.")]
 TransposeHw = Annotated[
     bool,
-    typer.Option(
-        "--transpose-hw",
-        help="Take height by width where Caffe's takes width by height (Matlab).",
-        rich_help_panel=MADE,
+    MADE(
+        "--transpose-hw", help="Take height by width where Caffe's takes width by height (Matlab)."
     ),
 ]
-InputLayout = Annotated[
-    str | None,
-    typer.Option(metavar="nhwc|nchw", help="Of images, default nhwc.", rich_help_panel=MADE),
-]
-DynamicSize = Annotated[
-    bool,
-    typer.Option("--dynamic-size", help="Take images of any size.", rich_help_panel=MADE),
-]
+InputLayout = Annotated[str | None, MADE(metavar="nhwc|nchw", help="Of images, default nhwc.")]
+DynamicSize = Annotated[bool, MADE("--dynamic-size", help="Take images of any size.")]
 BakePreprocess = Annotated[
-    bool,
-    typer.Option(
-        "--bake-preprocess",
-        help="A signature of the SavedModel that takes encoded images.",
-        rich_help_panel=MADE,
-    ),
+    bool, MADE("--bake-preprocess", help="A signature of the SavedModel that takes encoded images.")
 ]
 BakeNormalization = Annotated[
-    bool,
-    typer.Option(
-        "--bake-normalization",
-        help="keras and tflite take RGB pixels from 0 to 255.",
-        rich_help_panel=MADE,
-    ),
+    bool, MADE("--bake-normalization", help="keras and tflite take RGB pixels from 0 to 255.")
 ]
 Tolerance = Annotated[
     float | None, typer.Option(metavar="X", help="Largest error relative to a blob's magnitude.")
 ]
 Reference = Annotated[
-    Path | None,
-    typer.Option(metavar="R.npz", help="Compare with activations recorded elsewhere."),
+    Path | None, typer.Option(metavar="R.npz", help="Compare with activations recorded elsewhere.")
 ]
 NoReference = Annotated[
     bool, typer.Option("--no-reference", help="Skip the recorded forward pass.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-NoCache = Annotated[
-    bool, typer.Option("--no-cache", help="Extract anew what an earlier run has extracted.")
-]
-Phase = Annotated[str | None, typer.Option(metavar="TEST|TRAIN", help="The phase, default TEST.")]
-Stage = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A stage; repeatable.")]
-Level = Annotated[int | None, typer.Option(metavar="N", help="The level.")]
+NoCache = Annotated[bool, RUN("--no-cache", help="Extract anew what an earlier run has extracted.")]
+Phase = Annotated[str | None, READ(metavar="TEST|TRAIN", help="The phase, default TEST.")]
+Stage = Annotated[list[str] | None, READ(metavar="NAME", help="A stage; repeatable.")]
+Level = Annotated[int | None, READ(metavar="N", help="The level.")]
 InputShape = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME=1,3,224,224", help="An input's shape; repeatable."),
+    list[str] | None, READ(metavar="NAME=1,3,224,224", help="An input's shape; repeatable.")
 ]
-Outputs = Annotated[
-    str | None, typer.Option(metavar="BLOB,...", help="Cut the net at these blobs.")
-]
+Outputs = Annotated[str | None, READ(metavar="BLOB,...", help="Cut the net at these blobs.")]
 Dialect = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME", help="The fork a layer is of, where nothing tells; repeatable."),
+    READ(metavar="NAME", help="The fork a layer is of, where nothing tells; repeatable."),
 ]
 KeepLosses = Annotated[
-    bool, typer.Option("--keep-losses", help="Keep losses and scores; labels become inputs.")
+    bool, READ("--keep-losses", help="Keep losses and scores; labels become inputs.")
 ]
 IgnoreUnknown = Annotated[
-    bool, typer.Option("--ignore-unknown", help="Pass over fields that no schema knows.")
+    bool, READ("--ignore-unknown", help="Pass over fields that no schema knows.")
 ]
 AllowMissing = Annotated[
-    bool, typer.Option("--allow-missing", help="Fill what the weights lack, as Caffe starts.")
+    bool, READ("--allow-missing", help="Fill what the weights lack, as Caffe starts.")
 ]
 Mean = Annotated[
     list[str] | None,
-    typer.Option(
+    READ(
         metavar="[NAME=]FILE|VALUES",
         help="An input's mean: .binaryproto, .npy or a value a channel; repeatable.",
     ),
 ]
 Preprocess = Annotated[
     list[str] | None,
-    typer.Option(
+    READ(
         metavar="[NAME=]PRESET|FILE.toml",
         help="What is done to an image before the net; repeatable.",
     ),
 ]
-Labels = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The classes' names, one a line.")
-]
+Labels = Annotated[Path | None, READ(metavar="FILE", help="The classes' names, one a line.")]
 Reader = Annotated[
-    str | None, typer.Option(metavar="auto|protobuf|pycaffe", help="Who reads, default auto.")
+    str | None, READ(metavar="auto|protobuf|pycaffe", help="Who reads, default auto.")
 ]
-ExtractPython = Annotated[
-    str | None, typer.Option(metavar="PYTHON", help="The interpreter of stage 1.")
-]
-BuildPython = Annotated[
-    str | None, typer.Option(metavar="PYTHON", help="The interpreter of stage 2.")
-]
+ExtractPython = Annotated[str | None, RUN(metavar="PYTHON", help="The interpreter of stage 1.")]
+BuildPython = Annotated[str | None, RUN(metavar="PYTHON", help="The interpreter of stage 2.")]
 Plugin = Annotated[
     list[Path] | None,
-    typer.Option(metavar="DIR", help="Layers of your own, see docs/adding-a-layer.md; repeatable."),
+    READ(metavar="DIR", help="Layers of your own, see docs/adding-a-layer.md; repeatable."),
 ]
-Timeout = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="The longest a stage may take.")
-]
+Timeout = Annotated[float | None, RUN(metavar="SECONDS", help="The longest a stage may take.")]
 Gpu = Annotated[
     bool | None,
-    typer.Option(
+    RUN(
         "--gpu/--no-gpu",
         help="Whether TensorFlow sees the GPUs that CUDA_VISIBLE_DEVICES names, default not.",
         show_default=False,
     ),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress, no summary.", rich_help_panel=SPEECH)
-]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Tracebacks too.", rich_help_panel=SPEECH)
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=SPEECH)
-]
+Quiet = Annotated[bool, SPEECH("--quiet", "-q", help="No progress, no summary.")]
+Verbose = Annotated[bool, SPEECH("--verbose", "-v", help="Tracebacks too.")]
+Json = Annotated[bool, SPEECH("--json", help="One JSON document on stdout.")]
 
 
 def _run(action: Any, given: dict[str, Any], to_stderr: bool = False) -> None:
     """Runs `action(options, show)`; `given` holds the command's parameters by name."""
-    from driver.command import Manners, run
-    from driver.options import Options
+    try:
+        from driver.command import Manners, run
+        from driver.options import Options
 
-    manners = Manners(given["quiet"], given["verbose"], given["json"], to_stderr)
-    raise typer.Exit(run(lambda show: action(Options.among(given), show), manners))
+        manners = Manners(given["quiet"], given["verbose"], given["json"], to_stderr)
+        code = run(lambda show: action(Options.among(given), show), manners)
+    except KeyboardInterrupt:  # of which typer would say nothing
+        raise typer.Abort from None
+    raise typer.Exit(code)
 
 
 @app.command(cls=Command)
@@ -255,7 +199,6 @@ def convert(
     tolerance: Tolerance = None,
     reference: Reference = None,
     force: Force = False,
-    no_cache: NoCache = False,
     phase: Phase = None,
     stage: Stage = None,
     level: Level = None,
@@ -272,6 +215,7 @@ def convert(
     extract_python: ExtractPython = None,
     build_python: BuildPython = None,
     plugin: Plugin = None,
+    no_cache: NoCache = False,
     timeout: Timeout = None,
     gpu: Gpu = None,
     quiet: Quiet = False,
@@ -426,11 +370,7 @@ def validate(
     ] = None,
     shards: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            help="With --scheduler, default as many as it does at once.",
-            rich_help_panel=CLUSTER,
-        ),
+        CLUSTER(metavar="N", help="How many parts, default as many as the cluster does at once."),
     ] = None,
     scheduler: Scheduler = None,
     storage: Storage = None,
@@ -442,8 +382,10 @@ def validate(
     timeout: Timeout = None,
     gpu: Annotated[
         bool | None,
-        typer.Option(
-            "--gpu/--no-gpu", help="As CUDA_VISIBLE_DEVICES says by default.", show_default=False
+        RUN(
+            "--gpu/--no-gpu",
+            help="Whether TensorFlow sees the GPUs that CUDA_VISIBLE_DEVICES names, by default so.",
+            show_default=False,
         ),
     ] = None,
     quiet: Quiet = False,
@@ -514,26 +456,26 @@ def batch(
         Path,
         typer.Argument(
             metavar="CATALOGUE.toml",
-            help="[[model]] entries: name, prototxt, weights, and any option of convert.",
+            help="For each model: name, prototxt, weights, and any option of convert.",
         ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Takes a folder per model.")
     ],
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", metavar="N", help="Models at once, default 1.")
-    ] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", metavar="N", help="Models at once.")] = 1,
     scheduler: Scheduler = None,
     storage: Storage = None,
     patience: Patience = None,
     formats: Formats = None,
     tolerance: Tolerance = None,
-    force: Force = False,
-    no_cache: NoCache = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build every model again, changed or not.")
+    ] = False,
     phase: Phase = None,
     reader: Reader = None,
     extract_python: ExtractPython = None,
     build_python: BuildPython = None,
+    no_cache: NoCache = False,
     timeout: Timeout = None,
     gpu: Gpu = None,
     quiet: Quiet = False,
@@ -602,11 +544,19 @@ def _writes_to_stdout(argv: Sequence[str]) -> bool:
     return asked and argv[0] == "extract"
 
 
+def _open_streams() -> None:
+    """Has nobody at the other end of what is closed: files that are opened would get the number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The `orchestrate` command; exits with the code of the contract."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:2] == VALIDATE_MERGE.split():
         arguments[:2] = [VALIDATE_MERGE]
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

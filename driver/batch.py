@@ -5,6 +5,7 @@ What an earlier run converted is left as it is while nothing that it was made of
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -21,11 +22,12 @@ from driver.cluster.runs import convert_all
 from driver.cluster.session import Cluster
 from driver.crew import Crew
 from driver.display import Display
+from driver.interrupts import shielded
 from driver.options import Options
 from driver.outcome import Outcome, failed_document
 from driver.pipeline import check_conversion, convert_in
 from driver.workspace import Workspace, check_target_folder
-from schemas.errors import Interrupted, UsageError, cannot_use
+from schemas.errors import ConversionError, Interrupted, UsageError, cannot_use
 from schemas.processes import processors
 
 Take = Callable[[dict[str, Any]], None]
@@ -53,13 +55,14 @@ class _Progress:
             self._ended[document["name"]] = document
             self._board.ended(document)
             if time.monotonic() - self._written > SUMMARY_EVERY:
-                summary.write(self.document(), self._out)
+                with contextlib.suppress(ConversionError):  # told by the last one
+                    summary.write(self.document(), self._out)
                 self._written = time.monotonic()
 
-    def document(self) -> dict[str, Any]:
+    def document(self, interrupted: bool = False) -> dict[str, Any]:
         """The batch so far, in the catalogue's order."""
         models = [self._ended[name] for name in self._names if name in self._ended]
-        return summary.summed_up(models, len(self._names), self._out)
+        return summary.summed_up(models, len(self._names), self._out, interrupted)
 
 
 def batch(
@@ -90,15 +93,23 @@ def batch(
             raise cannot_use(out, error) from error
         board = Board(show, len(entries))
         progress = _Progress(entries, out, board)
-        changed = _changed(entries, out, progress.take)
-        if not changed:
-            pass
-        elif cluster is None:
-            _convert_all(changed, out, jobs, work, board, progress.take)
-        else:
-            for model in convert_all(changed, out, work.folder, cluster, show):
-                progress.take(model)
-        document = progress.document()
+        interrupted = False
+        try:
+            changed = _changed(entries, out, progress.take)
+            if not changed:
+                pass
+            elif cluster is None:
+                _convert_all(changed, out, jobs, work, board, progress.take)
+            else:
+                for model in convert_all(changed, out, work.folder, cluster, show):
+                    progress.take(model)
+        except KeyboardInterrupt:
+            interrupted = True
+        except Exception:
+            if cluster is None:
+                summary.write(progress.document(interrupted=True), out)
+            raise
+        document = progress.document(interrupted)
         summary.write(document, out)
     return Outcome(
         document,
@@ -161,12 +172,13 @@ def _convert_all(
                     return
 
     with ThreadPoolExecutor(lanes) as pool:
-        running = [pool.submit(lane, number) for number in range(lanes)]
         try:
+            with shielded():
+                running = [pool.submit(lane, number) for number in range(lanes)]
             wait(running)
-        except KeyboardInterrupt:
+        except BaseException:
             pending.clear()
-            wait(running)
+            raise  # when the lanes have ended
         for each in running:
             each.result()
 

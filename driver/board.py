@@ -57,6 +57,7 @@ class Board:
         self._lanes: list[Lane] = []
         self._ended: deque[dict[str, Any]] = deque(maxlen=SHOWN_ENDED)
         self._count = 0
+        self._made = 0
         self._failed = 0
         self._began = time.monotonic()
         self._screen.start(lambda: grid(self.rows()))
@@ -74,6 +75,7 @@ class Board:
     def ended(self, document: dict[str, Any]) -> None:
         """A model has ended; one call at a time."""
         self._count += 1
+        self._made += not document.get("unchanged")
         self._ended.append(document)
         name = plain(document["name"])
         self._screen.line(f"batch: {self._count}/{self._total} {name}: {_how(document)}")
@@ -82,22 +84,23 @@ class Board:
             self._screen.message(f"error: {name}: {plain(document['error'])}", "red")
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
-        """The grid of the whole batch."""
-        for document in list(self._ended):
-            yield _ended_row(document)
-        for lane in list(self._lanes):
-            yield from lane.rows()
+        """The grid of the whole batch; a terminal of few lines shows the first of them."""
         seconds = time.monotonic() - self._began
-        left = seconds / self._count * (self._total - self._count) if self._count else 0
+        left = seconds / self._made * (self._total - self._count) if self._made else 0
         notes = [f"{self._failed} failed"] if self._failed else []
         notes += [f"about {left:.0f} s to go"] if left else []
         yield stage_row("batch", Stage("", self._count, self._total, ", ".join(notes), self._began))
+        for lane in list(self._lanes):
+            yield from lane.rows()
+        for document in reversed(list(self._ended)):
+            yield _ended_row(document)
 
 
 def _how(document: dict[str, Any]) -> str:
     """How a model ended, in a few words."""
-    how = "unchanged" if document.get("unchanged") else document["status"]
-    seconds = document.get("seconds")
+    if document.get("unchanged"):
+        return "unchanged"
+    how, seconds = document["status"], document.get("seconds")
     return f"{how}, {seconds:.1f} s" if isinstance(seconds, int | float) else str(how)
 
 

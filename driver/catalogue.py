@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import re
 import sys
 from pathlib import Path
@@ -43,8 +44,11 @@ _LISTS = ("stage", "input_shape", "dialect")
 _COMMA_LISTS = ("formats", "outputs")
 _NUMBERS = ("tolerance", "timeout")
 _PATHS = ("prototxt", "weights", "reference", "calibration", "labels")
-_TEXTS = ("phase", "reader", "extract_python", "quantize", "precision", "input_layout")
-_FLAGS = tuple(field.name for field in dataclasses.fields(Options) if "bool" in str(field.type))
+_TEXTS = ("phase", "reader", "quantize", "precision", "input_layout")
+_NOT_CONVERTS = ("no_reference", "build_python")
+_FIELDS = tuple(f for f in dataclasses.fields(Options) if f.name not in _NOT_CONVERTS)
+_FLAGS = tuple(field.name for field in _FIELDS if "bool" in str(field.type))
+OPTIONS = ("name", "prototxt", "weights", *(field.name for field in _FIELDS))
 
 
 def read_catalogue(path: Path, defaults: Options) -> list[Entry]:
@@ -119,20 +123,20 @@ def _value(name: str, value: Any, folder: Path) -> Any:
     if name in _COMMA_LISTS:
         return ",".join(_texts(name, value))
     if name in _NUMBERS:
-        return float(_typed(name, value, (int, float), "a number"))
+        return _number(name, value)
     if name == "level":
         return _typed(name, value, (int,), "an integer")
     if name in _FLAGS:
         return _typed(name, value, (bool,), "true or false")
     if name == "preprocess":
         return tuple(_recipe(text, folder) for text in _texts(name, value))
+    if name == "extract_python":
+        return _program(_text(name, value), folder)
     if name in _TEXTS:
         return _text(name, value)
     if name == "build_python":
         raise UsageError("one build worker serves all models: give --build-python to batch itself")
-    known = [field.name for field in dataclasses.fields(Options) if field.name != "build_python"]
-    known = ["name", "prototxt", "weights", *known]
-    raise UsageError(f"{name!r} is no option; there are {', '.join(known)}")
+    raise UsageError(f"{name!r} is no option; there are {', '.join(OPTIONS)}")
 
 
 def _mean(text: str, folder: Path) -> str:
@@ -146,6 +150,18 @@ def _recipe(text: str, folder: Path) -> str:
     name, equals, rest = text.rpartition("=")
     is_file = rest.endswith(".toml") or (folder / rest).is_file()
     return f"{name}{equals}{folder / rest}" if is_file else text
+
+
+def _program(text: str, folder: Path) -> str:
+    """A program's path is relative to `folder`; one without a slash is looked for by the system."""
+    return str(folder / text) if "/" in text and not text.startswith("~") else text
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(_typed(name, value, (int, float), "a number"))
+    except OverflowError:  # of an integer
+        return math.inf  # which no option takes
 
 
 def _typed(name: str, value: Any, kinds: tuple[type, ...], expected: str) -> Any:
@@ -168,7 +184,8 @@ def _texts(name: str, value: Any) -> list[str]:
 def _model_name(value: Any) -> str:
     name = _text("name", value)
     if not name or name.startswith((".", "-")) or "/" in name or not name.isprintable():
-        raise UsageError(f"a name that can name a folder was expected, not {name!r}")
-    if name in RESERVED:
+        reason = f"a name that can name a folder was expected, not {name!r}"
+        raise UsageError(reason, hint="no slash, and no dot or dash to begin with")
+    if name.casefold() in RESERVED:
         raise UsageError(f"{name!r} is the name of a file that batch writes")
     return name

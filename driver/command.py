@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
-from driver.display import Display, console, facts_grid, table
+from driver.display import Display, console, facts_grid, give_up, heard, say, table
 from driver.interrupts import handled
 from driver.outcome import Outcome, failed_document, finite, one_line
 from driver.worker import StageFailed
-from schemas.errors import ConversionError
+from schemas.errors import ConversionError, cannot_use
 from schemas.events import plain
 
 
@@ -40,6 +40,18 @@ class Manners:
 
 def run(action: Callable[[Display], Outcome], manners: Manners) -> int:
     """Runs `action` and returns the exit code; no exception comes out but a broken stdout's."""
+    try:
+        return _run(action, manners)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        give_up(manners.stream)
+        problem = cannot_use("stderr" if manners.to_stderr else "stdout", error)
+        say(f"error: {problem}")
+        return problem.exit_code
+
+
+def _run(action: Callable[[Display], Outcome], manners: Manners) -> int:
     silent = manners.quiet or manners.as_json
     warnings: list[str] = []
     with handled():
@@ -63,7 +75,7 @@ def run(action: Callable[[Display], Outcome], manners: Manners) -> int:
     if outcome.is_product or not manners.quiet:
         _summary(outcome, manners.stream)
     if outcome.exit_code:
-        print(f"error: {plain(outcome.document['error'])}", file=sys.stderr, flush=True)
+        say(f"error: {plain(outcome.document['error'])}")
     return outcome.exit_code
 
 
@@ -99,10 +111,11 @@ def _report_failure(
             lines.append(f"logs and report: {plain(problem.kept)}")
     if manners.verbose and trace:
         lines += map(plain, trace.splitlines())
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    say("\n".join(lines))
     found = document["details"].get("table")
     if found and not manners.quiet:
-        console(sys.stderr).print(table("", found["columns"], found["rows"]))
+        with heard():
+            console(sys.stderr).print(table("", found["columns"], found["rows"]))
 
 
 def _trace(problem: BaseException) -> str:

@@ -50,7 +50,7 @@ class Standing:
 
     def dismiss(self) -> None:
         """Ends the worker, if there is one."""
-        if self._worker is not None and not self._worker.ended:
+        if self._worker is not None:
             end([self._worker])
 
     def warm(self, python: str | None, show: Display, gpu: bool | None = None) -> Worker:
@@ -60,7 +60,8 @@ class Standing:
             gpu: see `driver.environment.environment`.
         """
         command = interpreter(python)
-        if (command, gpu) != self._started_with:
+        died = self._worker is not None and self._worker.process.poll() is not None
+        if died or (command, gpu) != self._started_with:
             self.dismiss()
         if self._worker is None or self._worker.ended:
             show.progress(self._stage, "starting")

@@ -34,10 +34,10 @@ def told_apart(path: Path | None) -> list[Any]:
 
 
 def _moment(status: os.stat_result) -> list[int]:
-    """Size and time of modification; the latter never the same if it may still become older."""
+    """Size and times; the last of them never the same if it may still become older."""
     now = time.time_ns()
     settled = status.st_ctime_ns < now - CLOCK_TICK
-    return [status.st_size, status.st_mtime_ns if settled else now]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns if settled else now]
 
 
 def folder_digest(folder: Path | None) -> list[Any]:
@@ -57,32 +57,33 @@ def folder_digest(folder: Path | None) -> list[Any]:
     return [whole, digest.hexdigest()]
 
 
-def plugin_digest(folder: Path) -> str:
-    """A digest of the names and the contents of a plug-in's modules."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
-        digest.update(json.dumps([path.name, hashed(path)[1]]).encode())
-    return digest.hexdigest()
-
-
 @functools.cache
 def code_digest(root: Path, packages: tuple[str, ...]) -> str:
     """A digest of every file of our packages, as they are when a process first asks."""
+    return modules_digest(root, packages)
+
+
+def modules_digest(root: Path, folders: tuple[str, ...]) -> str:
+    """A digest of the names and the contents of all files in folders of Python modules."""
     digest = hashlib.sha256()
-    for package in packages:
-        for path in sorted((root / package).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                name = path.relative_to(root).as_posix()
-                digest.update(json.dumps([name, hashed(path)[1]]).encode())
+    for folder in folders:
+        for path in sorted((root / folder).rglob("*")):
+            name = path.relative_to(root)
+            if path.is_file() and "__pycache__" not in name.parts:
+                digest.update(json.dumps([name.as_posix(), hashed(path)[1]]).encode())
     return digest.hexdigest()
+
+
+def at_once(path: str, flags: int) -> int:
+    """Opens a file for `open`; of a pipe, no writer is waited for."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def hashed(path: str | Path) -> tuple[os.stat_result | None, str]:
     """Status and SHA-256 of a regular file; of anything else there are none."""
     digest = hashlib.sha256()
     try:
-        # A pipe would wait for a writer.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        with open(path, "rb", opener=at_once) as stream:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
                 return None, ""

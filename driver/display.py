@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
@@ -68,6 +70,29 @@ class Stage:
     took: float | None = None
 
 
+@contextmanager
+def heard() -> Iterator[None]:
+    """Whoever read stderr may be gone, or its disk full: the run goes on, and says no more."""
+    try:
+        yield
+    except OSError:
+        give_up(sys.stderr)
+
+
+def give_up(stream: IO[str]) -> None:
+    """Has nobody take what is still written to `stream`, nor what it holds."""
+    with suppress(OSError):
+        nobody = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nobody, stream.fileno())
+        os.close(nobody)
+
+
+def say(text: str) -> None:
+    """Prints lines to stderr."""
+    with heard():
+        print(text, file=sys.stderr, flush=True)
+
+
 class Screen:
     """Stderr, for whoever has something to show, from any thread.
 
@@ -94,12 +119,14 @@ class Screen:
                 transient=True,
                 refresh_per_second=8,
             )
-            self._live.start()
+            with heard():
+                self._live.start()
 
     def stop(self) -> None:
         """Clears the view."""
         if self._live is not None:
-            self._live.stop()
+            with heard():
+                self._live.stop()
             self._live = None
 
     def line(self, text: str) -> None:
@@ -112,13 +139,14 @@ class Screen:
         if not self._shows_messages:
             return
         if self._live is not None:
-            self._live.console.print(text, style=style, soft_wrap=True)
+            with heard():
+                self._live.console.print(text, style=style, soft_wrap=True)
         else:
             self._print(text)
 
     def _print(self, text: str) -> None:
         with self._lock:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
 
 class Display:

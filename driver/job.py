@@ -38,15 +38,21 @@ def result_of(
         timeout: seconds the job may take.
 
     Raises:
-        StageFailed: the job failed, or its worker crashed, was killed or took too long. In the last
-            three cases the worker is gone.
+        StageFailed: the job failed, or its worker crashed, was killed or took too long. Unless the
+            worker itself has said that it failed, the worker is gone.
     """
     watched = [worker] if beside is None else [worker, beside]
     try:
-        return _follow(worker, watched, show, opening, timeout)
+        event = _follow(worker, watched, show, opening, timeout)
     except KeyboardInterrupt:
         end(watched)
         raise
+    except BaseException:
+        end([worker])  # its next job would be given the result of this one
+        raise
+    if event["event"] == "error":
+        raise _failure(event, worker)
+    return {name: value for name, value in event.items() if name != "event"}
 
 
 def _follow(
@@ -56,6 +62,7 @@ def _follow(
     opening: Path | None,
     timeout: float | None,
 ) -> dict[str, Any]:
+    """The event with which `worker` ends its job."""
     deadline = None if timeout is None else time.monotonic() + timeout
     looked = time.monotonic()
     while True:
@@ -63,12 +70,11 @@ def _follow(
         for source in ready(watched, TICK):
             for event in _read(source):
                 _show(event, source, show)
+                if source is worker and event["event"] in ("error", "result"):
+                    return event
                 if event["event"] == "error":
-                    if source is not worker:
-                        end([source])
+                    end([source])
                     raise _failure(event, source)
-                if event["event"] == "result" and source is worker:
-                    return {name: value for name, value in event.items() if name != "event"}
             if source.ended:
                 died = source.death(opening if source is worker else None)
                 end([source])

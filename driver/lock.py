@@ -81,12 +81,15 @@ class Lock:
             if late or not self._target.parent.is_dir():
                 raise
             return False  # another run ended in between, and took the folder with it
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._folder.rmdir()  # unless there is something in it
+            raise
         try:
             self.exclusive = _locked(descriptor)
             if self.exclusive and not self._is_file(descriptor):
                 os.close(descriptor)
                 return False  # the file of a run that ended in between
-            _write_note(descriptor)
         except BlockingIOError:
             holder = _holder(descriptor)
             os.close(descriptor)
@@ -101,6 +104,11 @@ class Lock:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
+        try:
+            _write_note(descriptor)
+        except BaseException:
+            self.release()
+            raise
         return True
 
     def _require_ours(self) -> None:

@@ -113,7 +113,7 @@ def extract(net: Path, weights: Path | None, out: Path, options: Options, show: 
     if out != PIPE:
         check_target_file(out, options.force, inputs)
     elif sys.stdout.isatty():
-        raise UsageError("-o - writes HDF5 to stdout, which is a terminal", hint="redirect it")
+        raise streams.no_stdout()
     with ScratchSpace("extract") if out == PIPE else Workspace(out) as work:
         work.need_space(_size(weights))
         interchange = work.folder / "net.h5"

@@ -1,32 +1,35 @@
 """What a converted model was made of, so that what has not changed is not made again.
 
 OUT/logs/made_of.json holds a part for each stage: what it was asked, and what came of it. Files are
-known by path, inode, size and time of modification; one that is not where or as it was is hashed,
-and is the same while its SHA-256 is. Records are read as any file from outside is: what is not
-exactly as expected counts as no record. Safe to use from several threads.
+known by path, inode, size and the times of modification and of change, which nobody can set; one
+that is not where or as it was is hashed, and is the same while its SHA-256 is. Records are read as
+any file from outside is: what is not exactly as expected counts as no record. Safe to use from
+several threads.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import re
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from driver import worker
 from driver.digests import (
     CLOCK_TICK,
+    at_once,
     code_digest,
     folder_digest,
     hashed,
     link_or_copy,
-    plugin_digest,
+    modules_digest,
     size_and_time,
     told_apart,
 )
@@ -62,7 +65,9 @@ class Asked:
     @classmethod
     def of(cls, net: Path, weights: Path | None, options: Options) -> Asked:
         """Looked at before a stage begins, so that what changes meanwhile counts as changed."""
-        plugins = [[folder.resolve().name, plugin_digest(folder)] for folder in options.plugin]
+        plugins = [
+            [folder.resolve().name, modules_digest(folder, (".",))] for folder in options.plugin
+        ]
         extract = {
             "options": options.extract_words(),
             "--plugin": plugins,
@@ -77,6 +82,7 @@ class Asked:
             "--reference": told_apart(options.reference),
             "--calibration": folder_digest(options.calibration),
             "--build-python": _interpreter(options.build_python),
+            "--gpu": bool(options.gpu),
             "code": code_digest(worker.ROOT, ("schemas", worker.PACKAGES["build"])),
         }
         files: list[list[Any]] = [["net", "", os.path.abspath(net)]]
@@ -115,6 +121,11 @@ def made(asked: Asked, result: dict[str, Any], net_file: Path) -> Extraction:
         "result": told,
     }
     return Extraction(_extraction({"extract": part}), told)
+
+
+def of_copy(extraction: Extraction, net_file: Path) -> Extraction:
+    """The same, of a copy of its net.h5."""
+    return replace(extraction, part={**(extraction.part or {}), "net.h5": size_and_time(net_file)})
 
 
 def reuse(out: Path, asked: Asked, target: Path) -> Extraction | None:
@@ -173,8 +184,8 @@ def up_to_date(out: Path, net: Path, weights: Path | None, options: Options) -> 
 
 
 def is_there(out: Path) -> bool:
-    """Whether `out` tells what it was made of."""
-    return _extraction(_read(out / "logs" / MADE_OF)) is not None
+    """Whether `out` tells that it was converted here, if not of which files."""
+    return bool(_read(out / "logs" / MADE_OF))
 
 
 def document(out: Path) -> dict[str, Any]:
@@ -243,17 +254,18 @@ def _current(entry: Part, path: str) -> Part | None:
         return None
     if found.st_size != entry["size"]:
         return None
-    known = (entry["inode"], entry["mtime_ns"])
-    if path == entry["path"] and (found.st_ino, found.st_mtime_ns) == known:
+    times = {"mtime_ns": found.st_mtime_ns, "ctime_ns": found.st_ctime_ns}
+    if entry == {**entry, **times, "path": path, "inode": found.st_ino}:
         return entry
     began = time.time_ns()
     status, digest = hashed(path)
     if status is None or digest != entry["sha256"]:
         return None
     if status.st_ctime_ns >= began - CLOCK_TICK:
-        # Written just now: the old time of modification holds, and has it hashed once more.
+        # Written just now: the old times hold, and have it hashed once more.
         return {**entry, "path": path}
-    return {**entry, "path": path, "inode": status.st_ino, "mtime_ns": status.st_mtime_ns}
+    times = {"mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
+    return {**entry, **times, "path": path, "inode": status.st_ino}
 
 
 def _difference_of_result(out: Path, extract: Part, built: Part) -> str | None:
@@ -298,7 +310,7 @@ def _interpreter(python: str | None) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """A record's document; an empty one if there is none to be trusted."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        with open(path, "rb", opener=at_once) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 return {}
             data = stream.read(MAX_BYTES + 1)
@@ -327,7 +339,7 @@ def _extraction(document: dict[str, Any]) -> Part | None:
         and _all(part.get("arguments"), _is_argument)
         and _all(part.get("net.h5"), _is_count)
         and len(part["net.h5"]) == 2
-        and isinstance(part.get("result"), dict)
+        and _is_result(part.get("result"))
     )
     return part if fits else None
 
@@ -336,11 +348,19 @@ def _all(values: Any, test: Any) -> bool:
     return isinstance(values, list) and all(map(test, values))
 
 
+def _is_result(result: Any) -> bool:
+    """Whether the figures of it that go into reports are figures, or missing."""
+    if not isinstance(result, dict):
+        return False
+    figures = (result.get(name) or 0.0 for name in ("seconds", "peak_bytes"))
+    return all(isinstance(figure, int | float) and math.isfinite(figure) for figure in figures)
+
+
 def _is_file(entry: Any) -> bool:
     return (
         isinstance(entry, dict)
         and all(map(_is_text, (entry.get("role"), entry.get("path"))))
-        and all(map(_is_count, map(entry.get, ("inode", "size", "mtime_ns"))))
+        and all(map(_is_count, map(entry.get, ("inode", "size", "mtime_ns", "ctime_ns"))))
         and _is_text(entry.get("sha256"))
         and re.fullmatch("[0-9a-f]{64}", entry["sha256"]) is not None
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from driver.display import table
+from driver.interrupts import shielded
 from driver.outcome import finite
 from schemas.errors import Interrupted, cannot_use
 from schemas.events import plain
@@ -34,6 +35,15 @@ td {{ overflow-wrap: anywhere }}
 td:nth-child(3), td:nth-child(5) {{ font-variant-numeric: tabular-nums; white-space: nowrap }}
 .ok {{ color: light-dark(#176b2c, #7fd897) }}
 .failed {{ color: light-dark(#b3151b, #ff9a9a); font-weight: 600 }}
+@media (max-width: 45rem) {{
+  thead, td:empty {{ display: none }}
+  table, tbody, tr {{ display: block }}
+  tr {{ border-bottom: 1px solid #8884; padding: .5rem 0 }}
+  td {{ border: 0; display: inline-block; padding: 0 1rem 0 0; vertical-align: top }}
+  td:nth-child(1), td:nth-child(6) {{ display: block }}
+  td:nth-child(4)::before {{ content: "in " }}
+  td:nth-child(5)::after {{ content: " s" }}
+}}
 </style>
 <h1>{title}</h1>
 <table>
@@ -46,19 +56,24 @@ td:nth-child(3), td:nth-child(5) {{ font-variant-numeric: tabular-nums; white-sp
 """
 
 
-def summed_up(models: Sequence[dict[str, Any]], total: int, out: Path) -> dict[str, Any]:
+def summed_up(
+    models: Sequence[dict[str, Any]], total: int, out: Path, interrupted: bool = False
+) -> dict[str, Any]:
     """The document of a batch.
 
     Args:
         models: the document of each model that has ended, in the catalogue's order.
         total: how many there are.
+        interrupted: whether those that are missing never will end.
     """
     failed = sum(model["status"] != "ok" for model in models)
     exit_code = max((model["exit_code"] for model in models), default=0)
+    if interrupted and len(models) < total:
+        exit_code = Interrupted.exit_code
     error = f"{failed} of {total} models failed" if failed else None
     worst = max(models, key=lambda model: _rank(_error(model)), default={"worst": None})
     return {
-        "status": "failed" if failed else "ok",
+        "status": "failed" if exit_code else "ok",
         "exit_code": exit_code,
         "error": "interrupted" if exit_code == Interrupted.exit_code else error,
         "out": str(out),
@@ -78,8 +93,9 @@ def headline(document: dict[str, Any]) -> str:
 
 
 def as_table(document: dict[str, Any]) -> Any:
-    """The batch as a rich table."""
-    return table(headline(document), COLUMNS, map(_row, document["models"]))
+    """The batch as a rich table, without the messages, which were shown as they came."""
+    rows = [_row(model)[:-1] for model in document["models"]]
+    return table(headline(document), COLUMNS[:-1], rows)
 
 
 def write(document: dict[str, Any], out: Path) -> None:
@@ -94,12 +110,20 @@ def write(document: dict[str, Any], out: Path) -> None:
         "summary.html": _html(document, out),
     }
     try:
-        for name, text in texts.items():
-            partial = out / f".{name}.partial"
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, out / name)
+        with shielded():
+            for name, text in texts.items():
+                _put(out / name, text)
     except OSError as error:
         raise cannot_use(out, error) from error
+
+
+def _put(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _markdown(document: dict[str, Any]) -> str:

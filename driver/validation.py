@@ -16,7 +16,7 @@ from driver.job import run_job
 from driver.options import Options, one_of
 from driver.outcome import Outcome, ok_document
 from driver.worker import path_argument
-from driver.workspace import ScratchSpace, Workspace, check_input
+from driver.workspace import ScratchSpace, Workspace, check_input, check_target_file
 from schemas.errors import Interrupted, UsageError, listed
 
 THROUGH = ("class", "saved_model", "bytes", "tflite")
@@ -122,27 +122,36 @@ def validate(
 def _on_cluster(
     request: Request, options: Options, show: Display, shards: int | None, cluster: Cluster
 ) -> Outcome:
+    began = time.monotonic()
     results = request.results_file()
     if request.shard is not None:
         raise UsageError("--shard is for one machine; a cluster is given --shards N")
     if shards is not None and not 1 <= shards <= MAX_SHARDS:
         raise UsageError(f"--shards must be between 1 and {MAX_SHARDS}, not {shards}")
+    check_target_file(results, options.force or request.force, ())
     with Workspace(results) as work:
         parts = score_all(request, options, shards, work.folder, cluster, show)
         merging = replace(options, force=options.force or request.force)
-        return merge(parts, results, merging, show)
+        found = _merged(parts, results, merging, show)
+    return _outcome(str(request.out), found, time.monotonic() - began)
 
 
 def merge(parts: Sequence[Path], out: Path, options: Options, show: Display) -> Outcome:
     """Makes one file of results of those of all shards."""
     began = time.monotonic()
+    found = _merged(parts, out, options, show)
+    return _outcome(f"{len(parts)} shards", found, time.monotonic() - began)
+
+
+def _merged(parts: Sequence[Path], out: Path, options: Options, show: Display) -> dict[str, Any]:
+    """What the worker says of the file that it has made."""
     for path in parts:
         check_input(path)
         if out.exists() and out.samefile(path):
             raise UsageError("the output would replace an input", str(out), "choose another -o")
     argv = [*map(path_argument, parts), "--merge", f"--results={out}"]
     with ScratchSpace("validate") as work:
-        found = run_job(
+        return run_job(
             "validate",
             [*argv, "--force"] if options.force else argv,
             work,
@@ -150,7 +159,6 @@ def merge(parts: Sequence[Path], out: Path, options: Options, show: Display) -> 
             python=options.build_python,
             timeout=options.timeout,
         )
-    return _outcome(f"{len(parts)} shards", found, time.monotonic() - began)
 
 
 def _check(request: Request) -> None:

@@ -217,13 +217,18 @@ class Worker:
             stdin.write(line.encode())
             stdin.flush()
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self.events < 0
+
     def close(self) -> None:
         """Closes the driver's ends of the pipes, and removes the worker's temporary files."""
         if self.process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.close()
         self.ended = True
-        if self.events >= 0:
+        if not self.closed:
             os.close(self.events)
             self.events = -1
             shutil.rmtree(self._temporary, ignore_errors=True)
@@ -414,8 +419,10 @@ def end(workers: Sequence[Worker]) -> None:
     """Ends workers and everything they started: SIGTERM, and SIGKILL a second later.
 
     Also the end of a worker that has reported its result: nothing of it is lost, and TensorFlow
-    takes seconds to exit by itself.
+    takes seconds to exit by itself. One that is ended already is passed over: its number may be
+    another's.
     """
+    workers = [worker for worker in workers if not worker.closed]
     with shielded():
         for worker in workers:
             _signal_group(worker, signal.SIGTERM)

@@ -227,9 +227,10 @@ def _files_of(folder: Path) -> str:
 
 def check_target_file(out: Path, force: bool, inputs: tuple[Path | None, ...]) -> None:
     """Raises UsageError unless the file `out` may be written."""
-    _check_new(out, force)
+    _check_name(out)
     if out.is_dir():
         raise UsageError("a file is to be written, this is a folder", str(out), "choose another -o")
+    _check_new(out, force)
     for path in inputs:
         if path is not None and out.exists() and path.exists() and out.samefile(path):
             raise UsageError("the output would replace an input", str(out), "choose another -o")
@@ -241,7 +242,7 @@ def check_target_folder(out: Path, force: bool, inputs: tuple[Path | None, ...])
     With --force, a converted model is replaced, and nothing else; and not if it holds one of
     `inputs`.
     """
-    _check_new(out, force)
+    _check_name(out)
     if not os.path.lexists(out):
         return
     if out.is_symlink() or not (out / "names.json").is_file():
@@ -250,6 +251,7 @@ def check_target_folder(out: Path, force: bool, inputs: tuple[Path | None, ...])
             str(out),
             "choose another -o, or remove it yourself",
         )
+    _check_new(out, force)
     for path in inputs:
         if path is not None and out.resolve() in path.resolve().parents:
             raise UsageError(
@@ -257,8 +259,11 @@ def check_target_folder(out: Path, force: bool, inputs: tuple[Path | None, ...])
             )
 
 
-def _check_new(out: Path, force: bool) -> None:
+def _check_name(out: Path) -> None:
     if out.name in ("", os.pardir):
         raise UsageError("the output needs a name of its own", str(out), "choose another -o")
+
+
+def _check_new(out: Path, force: bool) -> None:
     if os.path.lexists(out) and not force:
         raise UsageError("this exists already", str(out), "--force replaces it")

@@ -168,6 +168,8 @@ def as_conversion_error(error: BaseException) -> ConversionError:
     # TensorFlow's own is known by its name: not every process has TensorFlow.
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return EnvironmentProblem("out of memory", hint="use a machine with more memory")
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return EnvironmentProblem("no thread can be started", hint="raise `ulimit -u`")
     if isinstance(error, ImportError):
         return EnvironmentProblem(
             f"package {error.name!r} cannot be imported: {error}", hint="run `orchestrate doctor`"

@@ -86,13 +86,20 @@ def claimed_stdout() -> int:
         UsageError: stdout is a terminal, or closed.
     """
     try:
-        if os.isatty(1):
-            raise UsageError("-o - writes HDF5 to stdout, which is a terminal", hint="redirect it")
+        if sys.stdout is None or os.isatty(1):
+            raise no_stdout()
         own = os.dup(1)
         os.dup2(2, 1)
     except OSError as error:
         raise cannot_use("stdout", error) from error
     return own
+
+
+def no_stdout() -> UsageError:
+    """That net.h5 cannot go to stdout."""
+    return UsageError(
+        "-o - writes HDF5 to stdout, which is a terminal or closed", hint="redirect it"
+    )
 
 
 def send(path: Path, descriptor: int) -> None:

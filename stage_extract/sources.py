@@ -43,7 +43,7 @@ class Sources:
     def __init__(self, out: Path) -> None:
         self._out = out
         self._began = time.time_ns()
-        self._digests: List[Tuple[str, str, Future]] = []
+        self._digests: List[Tuple[str, str, Optional[os.stat_result], Future]] = []
         self._background = ThreadPoolExecutor(1)
         self._failed = threading.Event()
 
@@ -62,7 +62,9 @@ class Sources:
             UsageError: the output would replace it.
         """
         _spare(path, self._out)
-        self._digests.append((role, path, self._background.submit(sha256, path, self._failed)))
+        added = _status(path)
+        digest = self._background.submit(sha256, path, self._failed)
+        self._digests.append((role, path, added, digest))
 
     def hashed(self) -> Iterator[Tuple[str, str, int, str]]:
         """Role, name without its folder, size and SHA-256 of each file, waited for.
@@ -71,21 +73,21 @@ class Sources:
             MalformedModel: one is empty.
             UsageError, EnvironmentProblem: one cannot be read.
         """
-        for role, path, hashed in self._digests:
+        for role, path, _, hashed in self._digests:
             digest, status = hashed.result()
             yield role, Path(path).name, status.st_size, digest
 
     def unchanged(self) -> Optional[List[Dict[str, Any]]]:
         """What tells whether a file has changed since: ``role``, absolute ``path``, ``inode``,
-        ``size``, ``mtime_ns`` and ``sha256`` of each.
+        ``size``, ``mtime_ns``, ``ctime_ns`` and ``sha256`` of each.
 
         None if one was written to, or replaced, since the job began: what was read of it, and what
         was hashed, may then differ.
         """
         found = []
-        for role, path, hashed in self._digests:
+        for role, path, added, hashed in self._digests:
             digest, status = hashed.result()
-            if not self._is_still(path, status):
+            if added is None or not self._is_still(path, added) or not _same(added, status):
                 return None
             found.append(
                 {
@@ -94,22 +96,28 @@ class Sources:
                     "inode": status.st_ino,
                     "size": status.st_size,
                     "mtime_ns": status.st_mtime_ns,
+                    "ctime_ns": status.st_ctime_ns,
                     "sha256": digest,
                 }
             )
         return found
 
     def _is_still(self, path: str, status: os.stat_result) -> bool:
-        try:
-            now = os.stat(path)
-        except OSError:
-            return False
-        # Whatever is done to a file sets the time of its change, which nobody can set back.
-        return (
-            os.path.samestat(now, status)
-            and now.st_mtime_ns == status.st_mtime_ns
-            and now.st_ctime_ns < self._began - CLOCK_TICK
-        )
+        now = _status(path)
+        # A server's clock may lag behind ours: `status`, of when it was added, holds there too.
+        return now is not None and _same(now, status) and now.st_ctime_ns < self._began - CLOCK_TICK
+
+
+def _status(path: str) -> Optional[os.stat_result]:
+    try:
+        return os.stat(path)
+    except OSError:  # told by who reads it
+        return None
+
+
+def _same(one: os.stat_result, other: os.stat_result) -> bool:
+    """Whether it is one file, untouched: nobody can set back the time of its last change."""
+    return os.path.samestat(one, other) and one.st_ctime_ns == other.st_ctime_ns
 
 
 def require_file(path: str) -> None:

@@ -62,6 +62,7 @@ def read_file(role, path):
         "inode": status.st_ino,
         "size": status.st_size,
         "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
         "sha256": digest,
     }
 
@@ -120,7 +121,7 @@ def reads(text, options, events):
 
 
 def wait_for(text, options, events):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not Path(text).exists():
         if time.monotonic() > deadline:
             raise RuntimeError(f"{text} did not appear")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -89,12 +90,44 @@ def start(root: Path, *argv: object, **options: object) -> subprocess.Popen[str]
     )
 
 
+def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+    """Waits for a state; `what` is said where it does not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
 def wait_for(path: Path) -> str:
-    for _ in range(200):
-        if path.exists() and path.read_text():
-            return path.read_text()
-        time.sleep(0.05)
-    pytest.fail(f"{path.name} did not appear")
+    until(lambda: path.exists() and path.read_text(), f"{path.name} did not appear")
+    return path.read_text()
+
+
+def in_time(seconds: Callable[[], float], most: float = 2.5) -> None:
+    """Requires that what takes some `seconds` takes no more than it may.
+
+    On a machine that is busy with other things as well, one of three times will do.
+    """
+    took: list[float] = []
+    while not took or took[-1] > most:
+        assert len(took) < 3, f"it took {took} seconds"
+        took.append(seconds())
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """Has every deadline of a job pass, soon after what is asked for has become true."""
+
+    def late(condition: Callable[[], object]) -> None:
+        past = [0.0]
+
+        def clock() -> float:
+            past[0] += 1000 if condition() else 0
+            return time.monotonic() + past[0]
+
+        monkeypatch.setattr("driver.job.time", SimpleNamespace(monotonic=clock))
+
+    return late
 
 
 def alive(number: int) -> bool:
@@ -105,6 +138,15 @@ def alive(number: int) -> bool:
         return False
     status = Path(f"/proc/{number}/stat")
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def require_gone(numbers: Iterable[int], seconds: float = 20) -> None:
+    """Requires that processes end, which a kill of what is not our own child does not wait for.
+
+    They must be of those that would live longer than these `seconds`.
+    """
+    pids = list(numbers)
+    until(lambda: not any(map(alive, pids)), f"of {pids} some are left", seconds)
 
 
 def python_of(version: str) -> str:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import inspect
+import io
 import json
+import os
+import pty
 import shutil
 import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
 import time
 import urllib.parse
 from html.parser import HTMLParser
@@ -12,7 +23,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.rooms import alive, listing, make_target, net, start, wait_for
+import orchestrate
+from driver import interrupts
+from driver.batch import _Progress
+from driver.board import Board, Lane
+from driver.catalogue import OPTIONS, _value, read_catalogue
+from driver.display import Display, console, grid
+from driver.options import Options
+from schemas.errors import UsageError
+from tests.rooms import (
+    alive,
+    in_time,
+    listing,
+    make_target,
+    net,
+    require_gone,
+    start,
+    until,
+    wait_for,
+)
 
 
 def catalogue(*names: str) -> str:
@@ -105,6 +134,35 @@ def test_a_line_a_model(room, call):
     assert said[2].startswith("batch: 2/2 b: failed, ")
     assert said[3].startswith("error: b: extract: layer 'conv1' (Convolution): bad | net")
     assert said[4:] == ["error: 1 of 2 models failed"]
+
+
+def test_a_terminal_of_few_lines_shows_how_far_the_batch_is(room):
+    """Models that have ended give way."""
+    for number in range(12):
+        net("---\nwait_for go\n" if number == 11 else "---\n", f"m{number}")
+    argv = ("batch", catalogue(*(f"m{number}" for number in range(12))), "-o", "out", "-j", "2")
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 6, 60, 0, 0))
+    command = [sys.executable, str(room.root / "orchestrate.py"), *argv]
+    env = {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=slave, env=env) as process:
+        os.close(slave)
+        shown = b""
+        while b"11/12" not in shown and (said := _read(master)):
+            shown += said
+        Path("go").write_text("")
+        while _read(master):
+            pass
+    os.close(master)
+    assert process.returncode == 0
+    assert b"11/12" in shown
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:  # Linux says so that nobody is left on the other side
+        return b""
 
 
 def test_jobs_run_side_by_side(room, call_json):
@@ -249,6 +307,9 @@ def test_a_missing_file_fails_its_model_only(room, call_json):
         ("[[model]]\nname='a'\nprototxt='a'\nstage=\"\\u0000\"", 2, "null"),
         ("[[model]]\nname='a'\nprototxt='a'\nphase='x'", 2, "--phase must be"),
         ("[[model]]\nname='a'\nprototxt='a'\nbuild-python='x'", 2, "to batch itself"),
+        ("[[model]]\nname='a'\nprototxt='a'\nno-reference=true", 2, "is no option"),
+        (f"[[model]]\nname='a'\nprototxt='a'\ntimeout={10**400}", 2, "--timeout must be"),
+        ("[[model]]\nname='Summary.MD'\nprototxt='a'", 2, "batch writes"),
         ("[[model]]\nname='a'\nprototxt='a'\ninput_shape='d=1'\ninput-shape='d=2'", 2, "twice"),
         ("[[model]]\nname='a'\nprototxt='a'\n[[model]]\nname='A'\nprototxt='a'", 2, "two models"),
         (
@@ -257,7 +318,7 @@ def test_a_missing_file_fails_its_model_only(room, call_json):
             "take the place of model 'a.failed'",
         ),
     ],
-    ids=range(21),
+    ids=range(24),
 )
 def test_catalogue_errors(room, call, text, code, expected):
     done = call("batch", net(text, "c.toml"), "-o", "out")
@@ -271,15 +332,24 @@ def test_an_interrupted_batch_still_sums_up(room):
     net("---\n", "a"), net("---\n", "d")
     for name in "bc":
         net(act.format(name), name)
-    process = start(room.root, "batch", catalogue(*"abcd"), "-o", "out", "--json", "-j", 2)
-    processes = [
-        int(wait_for(room.here / f"{what}-{n}")) for n in "bc" for what in ("child", "pid")
-    ]
-    began = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=20)
-    assert time.monotonic() - began < 2.5
-    assert process.returncode == 130
+    files = [room.here / f"{what}-{name}" for name in "bc" for what in ("child", "pid")]
+    out = ""
+
+    def seconds():
+        nonlocal out
+        process = start(room.root, "batch", catalogue(*"abcd"), "-o", "out", "--json", "-j", 2)
+        processes = [int(wait_for(file)) for file in files]
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+        took = time.monotonic() - began
+        assert process.returncode == 130
+        require_gone(processes)
+        for file in files:
+            file.unlink()
+        return took
+
+    in_time(seconds)
     document = json.loads(out)
     assert {model["name"]: model["exit_code"] for model in document["models"]} == {
         "a": 0,
@@ -290,5 +360,176 @@ def test_an_interrupted_batch_still_sums_up(room):
     assert json.loads(Path("out/summary.json").read_text()) == {
         name: value for name, value in document.items() if name != "warnings"
     }
-    assert not [pid for pid in processes if alive(pid)]
     assert listing(Path("out")) == {"a", "summary.json", "summary.md", "summary.html"}
+
+
+def test_a_builder_that_dies_as_it_warms_up_costs_one_model(room):
+    """The extraction that went on meanwhile is not taken for the next model's."""
+    (room.root / "stage_build" / "at_start").write_text("pid builder")
+    net("pid started\nwait_for go\n---\n", "a"), net("---\n", "b")
+    process = start(room.root, "batch", catalogue("a", "b"), "-o", "out", "--json")
+    wait_for(room.here / "started")
+    os.kill(int(wait_for(room.here / "builder")), signal.SIGKILL)
+    until(lambda: not alive(int(Path("started").read_text())), "the extraction goes on")
+    out, _ = process.communicate(timeout=60)
+    models = json.loads(out)["models"]
+    assert [model["exit_code"] for model in models] == [6, 0]
+    assert models[1]["stages"]["extract"]["argv"][0] == "b"
+
+
+def test_a_worker_that_died_while_it_had_no_job_costs_none(room, call_json, monkeypatch):
+    (room.root / "stage_build" / "at_start").write_text("pid builder")
+    take = _Progress.take
+
+    def killing(self, document):
+        take(self, document)
+        os.kill(int(Path("builder").read_text()), signal.SIGKILL)
+        until(lambda: not alive(int(Path("builder").read_text())), "it lives")
+
+    monkeypatch.setattr(_Progress, "take", killing)
+    net("---\n", "a"), net("---\n", "b")
+    document = call_json("batch", catalogue("a", "b"), "-o", "out")
+    assert [model["exit_code"] for model in document["models"]] == [0, 0]
+
+
+def test_a_display_that_fails_costs_one_model(room, call_json, monkeypatch):
+    """A worker whose model was given up is not asked for another: it would answer for the first."""
+    warn = Lane.warning
+
+    def fail(self, message):
+        if message == "odd":
+            raise ValueError("a fault of ours")
+        warn(self, message)
+
+    monkeypatch.setattr(Lane, "warning", fail)
+    net("warning odd\nsleep 0.5\nwarning of a\n---\n", "a"), net("warning of b\n---\n", "b")
+    models = call_json("batch", catalogue("a", "b"), "-o", "out")["models"]
+    assert [model["exit_code"] for model in models] == [6, 0]
+    assert models[1]["warnings"] == ["of b"]
+
+
+def test_an_interruption_between_two_models_is_one(room, call_json, monkeypatch):
+    ended = Board.ended
+
+    def interrupted(self, document):
+        os.kill(os.getpid(), signal.SIGINT)
+        until(lambda: interrupts._State.seen, "no signal")
+        time.sleep(0.3)  # for the main thread, which no lane hears of but by its asking
+        ended(self, document)
+
+    monkeypatch.setattr(Board, "ended", interrupted)
+    net("---\n", "a"), net("---\n", "b")
+    document = call_json("batch", catalogue("a", "b"), "-o", "out")
+    assert (document["exit_code"], document["error"]) == (130, "interrupted")
+    assert [model["name"] for model in document["models"]][:1] == ["a"]
+    assert json.loads(Path("out/summary.json").read_text())["exit_code"] == 130
+
+
+def test_a_catalogue_takes_what_convert_takes():
+    """But what one worker has in common for all, and how the command speaks."""
+    given = set(inspect.signature(orchestrate.convert).parameters)
+    others = {"net", "out", "build_python", "quiet", "verbose", "json"}
+    assert set(OPTIONS) == given - others | {"name", "prototxt"}
+    for option in given - others:
+        try:
+            _value(option, "1", Path())
+        except UsageError as error:
+            assert "takes" in error.message  # another kind of value
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("envs/caffe/bin/python", "models/envs/caffe/bin/python"),
+        ("./python", "models/python"),
+        ("python2", "python2"),
+        ("/usr/bin/python3", "/usr/bin/python3"),
+        ("~/python", "~/python"),
+    ],
+)
+def test_an_interpreter_s_path_is_relative_to_the_catalogue(tmp_path, program, expected):
+    text = f"[[model]]\nname = 'a'\nprototxt = 'a'\nextract-python = '{program}'\n"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "c.toml").write_text(text)
+    (entry,) = read_catalogue(tmp_path / "models" / "c.toml", Options())
+    assert entry.options.extract_python in (expected, str(tmp_path / expected))
+
+
+def test_a_model_without_a_record_is_made_again(room, call_json):
+    """One whose files changed as they were read, say; it is a batch's all the same."""
+    net('fields {"files": null}\n---\n', "a")
+    for _ in range(2):
+        (model,) = call_json("batch", catalogue("a"), "-o", "out")["models"]
+        assert model["exit_code"] == 0 and "unchanged" not in model
+
+
+@pytest.mark.parametrize("moment", ["goes on", "is over"])
+def test_a_summary_that_cannot_be_written(room, call_json, monkeypatch, moment):
+    """Models are converted all the same, and nothing half-written stays."""
+    monkeypatch.setattr("driver.batch.SUMMARY_EVERY", -1)
+    replace, refused = os.replace, []
+
+    def full(old, new):
+        if "summary" in str(new) and (moment == "is over" or not refused):
+            refused.append(new)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", full)
+    net("---\n", "a"), net("---\n", "b")
+    document = call_json("batch", catalogue("a", "b"), "-o", "out")
+    assert refused
+    assert document["exit_code"] == (7 if moment == "is over" else 0)
+    summaries = {"summary.json", "summary.md", "summary.html"} if moment == "goes on" else set()
+    assert listing(Path("out")) == {"a", "b"} | summaries
+
+
+def test_a_lane_that_the_system_refuses_ends_the_batch(room, call_json, monkeypatch):
+    """As `ulimit -u` has it; the models under way are converted."""
+    started = threading.Thread.start
+
+    def refused(thread):
+        if thread.name.endswith("_1"):
+            raise RuntimeError("can't start new thread")
+        started(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    for name in "abc":
+        net("---\n", name)
+    document = call_json("batch", catalogue(*"abc"), "-o", "out", "--jobs", "2")
+    assert document["exit_code"] == 7 and "no thread can be started" in document["error"]
+    models = json.loads(Path("out/summary.json").read_text())["models"]
+    assert {model["exit_code"] for model in models} <= {0}
+
+
+def test_a_lane_that_cannot_go_on_leaves_its_models_to_the_others(room, call_json, monkeypatch):
+    """The run fails, but when they are converted, and it sums up."""
+    take, taken = _Progress.take, []
+
+    def broken(self, document):
+        take(self, document)
+        taken.append(document)
+        if len(taken) == 1:
+            raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(_Progress, "take", broken)
+    for name in "abc":
+        net("---\n", name)
+    document = call_json("batch", catalogue(*"abc"), "-o", "out", "--jobs", "2")
+    assert document["exit_code"] == 6 and "a fault of ours" in document["error"]
+    models = json.loads(Path("out/summary.json").read_text())["models"]
+    assert [model["exit_code"] for model in models] == [0, 0, 0]
+
+
+def test_unchanged_models_took_no_time():
+    """What is told of them is of the run that made them, and says nothing of this one."""
+    board = Board(Display(progress=False), 3)
+    same = {"name": "a", "status": "ok", "error": None, "seconds": 9.0, "unchanged": True}
+    shown = []
+    for document in (same, {**same, "name": "b", "unchanged": False}):
+        board.ended(document)
+        stream = io.StringIO()
+        console(stream).print(grid(board.rows()))
+        shown.append(stream.getvalue())
+    assert "unchanged" in shown[0] and "9.0 s" not in shown[0] and "to go" not in shown[0]
+    assert "ok, 9.0 s" in shown[1]

@@ -543,6 +543,16 @@ def test_the_result_is_complete(good):
     assert set(event["peak_bytes"]) == {"build", "export", "check"}
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="helpers have no names")
+def test_one_exporter_and_one_checker_serve_many_models(good, served, tmp_path):
+    names = ("export", "check")
+    before = [served.helpers(name) for name in names]
+    event = served.run(net_file(tmp_path / "net.h5"), "-o", tmp_path / "out")
+    assert event["event"] == "result", event
+    assert [len(found) for found in before] == [1, 1]
+    assert [served.helpers(name) for name in names] == before
+
+
 def test_the_report_says_what_was_compared(good):
     out, event = good
     made = json.loads((out / "report.json").read_text())

@@ -14,19 +14,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import distributed
 import psutil
 import pytest
 from distributed import Client
 
-from driver.cluster import tasks
+from driver.cluster import runs, tasks
 from driver.cluster.exchange import Exchange, unpack
 from driver.cluster.session import Cluster, Session
 from driver.options import Options
+from driver.outcome import failed_document
 from schemas.errors import EnvironmentProblem, MalformedModel, UsageError
 from tests.paths import ROOT
 
 DIGITS = ROOT / "examples" / "digits"
-DEADLINE = 30.0
+DEADLINE = 120.0
 """Seconds after which a test has hung."""
 
 
@@ -318,6 +320,102 @@ def test_what_has_not_changed_is_not_made_again(fakes, here):
     catalogue = here.catalogue(a=GOOD)
     convert(fakes, here, catalogue)
     assert convert(fakes, here, catalogue)["a"].get("unchanged") is True
+    moved = here.folder / "moved"
+    moved.mkdir()
+    for name in ("c.toml", "a.prototxt"):
+        (here.folder / name).rename(moved / name)
+    options = ("--tolerance", "0.1")
+    built = convert(fakes, here, moved / "c.toml", *options)["a"]
+    assert built["stages"]["extract"]["reused"] is True
+    # The record is of the files where they are now.
+    assert convert(fakes, here, moved / "c.toml", *options)["a"].get("unchanged") is True
+
+
+def test_a_result_that_is_lost_with_its_worker(tmp_path):
+    """It is waited for again: Dask has it made anew."""
+    session = Session(Cluster("tcp://x:1"), tmp_path, None)
+    workers = {"one": {"resources": {"caffe": 1}}}
+    session._client = SimpleNamespace(status="running", scheduler_info=lambda: {"workers": workers})
+    answers = [distributed.TimeoutError(), distributed.TimeoutError(), {"stage": {}}]
+
+    class Future:
+        def result(self, timeout):
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    future = Future()
+    session._running[future] = ("caffe", "a model")
+    session._ended.put(future)
+    assert session.ended() == ("a model", {"stage": {}})
+    assert not answers and not session._running
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("none", "lacks what a task needs: No module named 'driver'"),
+        ("older", "lacks what a task needs: "),
+        ("other", "has another version of the project"),
+    ],
+)
+def test_a_worker_with_another_version(fakes, here, tmp_path, version, expected):
+    """It fails the model, says so, and stays."""
+    root = tmp_path / "other"
+    root.mkdir()
+    if version != "none":
+        shutil.copytree(fakes.root, root, dirs_exist_ok=True)
+        (root / "stage_build" / "more.py").write_text("")
+    if version == "older":
+        (root / "driver" / "cluster" / "tasks.py").write_text("")
+    nets = here.catalogue(a=GOOD)
+    argv = ["batch", nets, "-o", here.folder / "out"]
+    with a_cluster(root, tmp_path / "cluster", {"one": "caffe=1,tensorflow=1"}) as cluster:
+        known = cluster.client.scheduler_info()["workers"].keys()
+        document = run(fakes.root, here, *argv, "--scheduler", cluster.address, expected=7)
+        assert cluster.client.scheduler_info()["workers"].keys() == known
+    assert expected in document["models"][0]["error"]
+
+
+def test_a_scheduler_that_hangs(fakes, here, tmp_path):
+    """Ctrl-C does not wait for it."""
+    pid = here.folder / "pid"
+    nets = here.catalogue(hangs=f"---\npid {pid}\nsleep 600\n")
+    with a_cluster(fakes.root, tmp_path / "cluster", {"one": "caffe=1,tensorflow=1"}) as cluster:
+        command = [cluster.root / "orchestrate.py", "batch", nets, "-o", here.folder / "out"]
+        command += ["--scheduler", cluster.address]
+        scheduler = cluster.processes["scheduler"]
+        with start(cluster.root, here.tmp, *command, stderr=subprocess.DEVNULL) as batch:
+            try:
+                until(lambda: pid.exists() and pid.read_text(), "the build")
+                scheduler.send_signal(signal.SIGSTOP)
+                batch.send_signal(signal.SIGINT)
+                assert batch.wait(DEADLINE) == 130
+            finally:
+                scheduler.send_signal(signal.SIGCONT)
+                batch.kill()
+        worker = psutil.Process(int(pid.read_text()))
+        until(lambda: not alive(worker), "the end of the build")
+
+
+def test_a_folder_that_appears_meanwhile_stays(fakes, here):
+    """What is no model of ours is not replaced, whenever it came."""
+    go, pid, mine = here.folder / "go", here.folder / "pid", here.folder / "out" / "a" / "mine"
+    nets = here.catalogue(a=f"---\npid {pid}\nwait_for {go}\n")
+    command = [fakes.root / "orchestrate.py", "batch", nets, "-o", here.folder / "out", "--json"]
+    command += ["--scheduler", fakes.address]
+    with start(fakes.root, here.tmp, *command, stdout=subprocess.PIPE, text=True) as batch:
+        try:
+            until(lambda: pid.exists() and pid.read_text(), "the build")
+            mine.parent.mkdir()
+            mine.touch()
+            go.touch()
+            out, _ = batch.communicate(timeout=DEADLINE)
+        finally:
+            batch.kill()
+    assert mine.exists(), out
+    assert "this is not a converted model" in json.loads(out)["models"][0]["error"]
 
 
 def test_workers_that_stay_away(fakes, here, tmp_path, monkeypatch):
@@ -383,7 +481,7 @@ def test_no_scheduler(here, address, code, expected):
     argv = ["batch", here.catalogue(a=GOOD), "-o", here.folder / "out"]
     document = run(ROOT, here, *argv, "--scheduler", address, expected=code)
     assert f"{address}: {expected}" in document["error"]
-    assert not (here.folder / "out").exists() or listing(here.folder / "out") == set()
+    assert not (here.folder / "out").exists() or listing(here.folder / "out") <= SUMMARIES
 
 
 def test_without_the_extra(here):
@@ -451,10 +549,14 @@ def member(name, kind=tarfile.REGTYPE, linkname=""):
         [member("link", tarfile.SYMTYPE, "/etc/passwd")],
         [member("link", tarfile.LNKTYPE, "../out")],
         [member("pipe", tarfile.FIFOTYPE)],
+        [member("sparse", tarfile.GNUTYPE_SPARSE)],
         [member("twice"), member("twice")],
         [member("file"), member("file/inner")],
     ],
-    ids=["above", "absolute", "hidden", "symlink", "hardlink", "fifo", "twice", "below-a-file"],
+    ids=[
+        *("above", "absolute", "hidden", "symlink", "hardlink", "fifo", "sparse", "twice"),
+        "below-a-file",
+    ],
 )
 def test_a_hostile_archive(tmp_path, members):
     archive = tmp_path / "a.tar"
@@ -494,10 +596,17 @@ def test_shards_of_a_validation(here, tmp_path, storage):
     options = ["--storage", f"file://{here.folder}/store"] if storage else []
     options += ["--results", here.folder / "all.json", "--shards", "3"]
     with a_cluster(ROOT, tmp_path / "cluster", {"tensor": "tensorflow=2"}) as cluster:
-        scored = run(ROOT, here, *argv, *options, "--scheduler", cluster.address)
+        argv += [*options, "--scheduler", cluster.address]
+        scored = run(ROOT, here, *argv)
+        again = run(ROOT, here, *argv, expected=2)  # before any work
     for name in ("accuracy", "images"):
         assert scored[name] == alone[name]
     assert len(scored["runs"]) == 3
+    assert "all.json: this exists already" in again["error"]
+    told = [json.loads((here.folder / f"{name}.json").read_text()) for name in ("alone", "all")]
+    for document in told:
+        del document["runs"]
+    assert told[0] == told[1]
     assert listing(here.folder / "store") == set()
 
 
@@ -537,6 +646,80 @@ def test_options_with_files_arrive(tmp_path):
     assert tasks._renamed(message, inputs.names) == (
         f"data={here}/mean.npy: no mean of {here}/plugin"
     )
+
+
+def test_a_failure_is_told_when_its_files_do_not_arrive(tmp_path):
+    exchange = Exchange(tmp_path, None)
+    exchange.make()
+    failed = {**failed_document(MalformedModel("broken")), "kept": "elsewhere"}
+    model = runs._Model("a", tmp_path / "a", None, {})
+    document = model.document({"failed": failed, "kept": "0-0", "warnings": []}, exchange)
+    assert (document["error"], document["exit_code"]) == ("broken", 3)
+    assert "kept" not in document
+    exchange.remove()
+    assert listing(tmp_path) == set()
+
+
+def test_what_is_placed_is_on_the_disk(tmp_path, monkeypatch):
+    """Before it has its name, so that a power cut leaves it whole or not at all."""
+    fresh, out, flushed = tmp_path / "fresh", tmp_path / "out", set()
+    (fresh / "logs").mkdir(parents=True)
+    for name in ("net.h5", "logs/made_of.json"):
+        (fresh / name).write_text(name)
+
+    def fsync(descriptor):
+        assert not out.exists()
+        flushed.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    runs._place(fresh, out)
+    assert flushed == {path.stat().st_ino for path in out.rglob("*") if path.is_file()}
+    assert len(flushed) == 2
+
+
+def test_equal_files_of_one_name_stay_apart(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mean.npy").write_text("the same")
+    session = Session(Cluster("tcp://x:1", f"file://{tmp_path}/store"), tmp_path, None)
+    (tmp_path / "store").mkdir()
+    session.exchange.make()
+    inputs = tasks._Inputs(session.exchange, tmp_path / "there")
+    for name in ("a", "b"):
+        inputs.path(session.send(tmp_path / name / "mean.npy"))
+    names = [str(tmp_path / name / "mean.npy") for name in ("a", "b")]
+    assert list(inputs.names.values()) == names
+
+
+def test_sent_files_leave_a_record(tmp_path, monkeypatch):
+    """Also those that come just before a worker that waits for them: a second run knows them."""
+
+    @contextmanager
+    def at_work():
+        folder = tmp_path / f"task-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        yield folder
+
+    monkeypatch.setattr(tasks, "_at_work", at_work)
+    session = Session(Cluster("tcp://x:1", f"file://{tmp_path}/store"), tmp_path, None)
+    (tmp_path / "store").mkdir()
+    session.exchange.make()
+    sent = {
+        "name": "digits",
+        "out": "out/digits",
+        "prototxt": session.send(DIGITS / "deploy.prototxt"),
+        "weights": session.send(DIGITS / "digits.caffemodel"),
+        "options": {},
+    }
+    try:
+        for _ in range(2):
+            done = tasks.extract(sent, session.exchange)
+            assert [entry["path"] for entry in done["stage"]["files"]] == [
+                str(DIGITS / "deploy.prototxt"),
+                str(DIGITS / "digits.caffemodel"),
+            ]
+    finally:
+        tasks.dismiss()
 
 
 def test_a_recipe_of_several_files_is_not_sent(tmp_path):

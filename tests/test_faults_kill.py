@@ -151,7 +151,7 @@ class Lane:
             if whom == "all":
                 until("the end of all", lambda: not [kill(p.pid) for p in processes(self.pauses)])
             process.wait(PATIENCE)
-            until("the last process", lambda: not processes(self.pauses), 15)
+            until("the last process", lambda: not processes(self.pauses), 60)
         finally:
             for descriptor in held:
                 os.close(descriptor)

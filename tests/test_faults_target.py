@@ -373,3 +373,17 @@ def test_what_the_driver_cannot_write_is_told_with_its_place(room, call, monkeyp
     assert done.code == EnvironmentProblem.exit_code
     assert done.err == "error: new: no space left on device (check permissions and free space)\n"
     assert listing(room.here) == {"net.prototxt"}
+
+
+@pytest.mark.parametrize("function", ["open", "pwrite"])
+def test_a_lock_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch, function):
+    """As on a disk that is full."""
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, function, full)
+    with pytest.raises(EnvironmentProblem, match="no space left"):
+        Workspace(tmp_path / "new" / "out").__enter__()
+    monkeypatch.undo()
+    assert listing(tmp_path) == set()

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import threading
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -77,6 +78,20 @@ def change_a_byte():
     os.utime("w.caffemodel", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
 
 
+def change_a_byte_in_secret():
+    """Of the same size, at the same place, with its old time, as archives and copies give it."""
+    before = os.stat("w.caffemodel")
+    with Path("w.caffemodel").open("r+") as file:
+        file.write("W")
+    os.utime("w.caffemodel", ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = os.stat("w.caffemodel")
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (
+        before.st_ino,
+        before.st_size,
+        before.st_mtime_ns,
+    )
+
+
 def damage(text):
     return lambda: MADE_OF.write_text(text)
 
@@ -124,6 +139,7 @@ def test_stage_1_is_skipped_after(between, second, again):
     ("between", "second"),
     [
         (change_a_byte, None),
+        (change_a_byte_in_secret, None),
         (lambda: Path("net.prototxt").write_text("progress a 1 1\n" + NET), None),
         (lambda: None, ("--no-cache",)),
         (lambda: None, ("--phase", "TRAIN")),
@@ -150,12 +166,15 @@ def test_stage_1_is_skipped_after(between, second, again):
         (edit("extract", "files", 1, "path", value=7), None),
         (edit("extract", "files", 1, "path", value="a\0b"), None),
         (edit("extract", "files", 1, "mtime_ns", value=True), None),
+        (edit("extract", "files", 1, "ctime_ns", value=None), None),
         (edit("extract", "files", 1, "sha256", value="0" * 63), None),
         (edit("extract", "arguments", value=[]), None),
         (edit("extract", "arguments", 0, value=["net"]), None),
         (edit("extract", "net.h5", value=[1]), None),
         (edit("extract", "result", value=[]), None),
         (edit("extract", "result", "seconds", value=10**400), None),
+        (edit("extract", "result", "seconds", value="long"), None),
+        (edit("extract", "result", "peak_bytes", value=float("inf")), None),
         (edit("extract", "code", value="another"), None),
         (edit("extract", "--extract-python", value="/usr/bin/python0"), None),
     ],
@@ -163,6 +182,42 @@ def test_stage_1_is_skipped_after(between, second, again):
 def test_stage_1_runs_again_after(between, second, again, monkeypatch):
     monkeypatch.setenv("USE_PYCAFFE", "")
     assert "reused" not in again(between, (), second)
+
+
+SAMPLES = {
+    "formats": "class",
+    "quantize": "float16",
+    "calibration": Path("images"),
+    "precision": "bfloat16",
+    "input_layout": "nchw",
+    "tolerance": 0.1,
+    "reference": Path("r.npz"),
+    "phase": "TRAIN",
+    "stage": ("deploy",),
+    "level": 1,
+    "input_shape": ("data=1,1,28,28",),
+    "outputs": "ip1",
+    "dialect": ("ssd",),
+    "mean": ("1,2,3",),
+    "preprocess": ("caffenet",),
+    "labels": Path("labels.txt"),
+    "reader": "pycaffe",
+    "extract_python": "/usr/bin/env",
+    "build_python": "/usr/bin/env",
+    "plugin": (Path("own"),),
+    "timeout": 9.0,
+    "gpu": True,
+}
+HARMLESS = ("force", "no_cache", "timeout")
+"""Options that change nothing in net.h5 or OUT."""
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Options)])
+def test_every_option_counts(name, model):
+    given = Options(**{name: SAMPLES.get(name, True)})
+    assert given != Options()
+    asked = [record.Asked.of(NET_FILE, WEIGHTS, options) for options in (Options(), given)]
+    assert (asked[0] == asked[1]) == (name in HARMLESS)
 
 
 def test_a_moved_file_is_the_same(model, call_json):
@@ -206,7 +261,7 @@ def test_the_files_that_a_recipe_names_are_looked_at(model, call_json):
     assert "reused" not in convert(call_json, "--preprocess", "b/a.toml")
 
 
-def test_a_plug_in_is_known_by_its_modules(model, call_json):
+def test_a_plug_in_is_known_by_its_files(model, call_json):
     for name in ("one", "two"):
         (Path(name) / "own").mkdir(parents=True)
         (Path(name) / "own" / "meaning.py").write_text("a = 1\n")
@@ -214,8 +269,13 @@ def test_a_plug_in_is_known_by_its_modules(model, call_json):
     assert convert(call_json, "--plugin", "two/own")["reused"] is True
     assert "reused" not in convert(call_json)
     convert(call_json, "--plugin", "two/own")
-    Path("two/own/more.py").write_text("")
-    assert "reused" not in convert(call_json, "--plugin", "two/own")
+    for name in ("more.py", "inner/table.txt"):  # what a module may import, or read
+        Path("two/own", name).parent.mkdir(exist_ok=True)
+        Path("two/own", name).write_text("")
+        assert "reused" not in convert(call_json, "--plugin", "two/own")
+    (Path("two/own/__pycache__")).mkdir()
+    Path("two/own/__pycache__/meaning.pyc").write_text("")
+    assert convert(call_json, "--plugin", "two/own")["reused"] is True
 
 
 def test_other_code_extracts_again(model, call_json):
@@ -297,6 +357,7 @@ def test_an_extraction_that_saw_a_file_change_is_not_used(model, call_json):
     assert "reused" not in call_json("convert", *ARGUMENTS)["stages"]["extract"]
     assert "reused" not in convert(call_json)
     assert json.loads(MADE_OF.read_text())["extract"] is None
+    assert record.is_there(OUT)  # a batch may make it again
 
 
 # --- a model that is up to date -------------------------------------------------------------------
@@ -316,6 +377,7 @@ def state(**options):
         (lambda: None, {}, None),
         (touch, {}, None),
         (change_a_byte, {}, "weights changed"),
+        (change_a_byte_in_secret, {}, "weights changed"),
         (lambda: Path("net.prototxt").write_text("---\n"), {}, "net changed"),
         (lambda: None, {"tolerance": 0.1}, "--tolerance changed"),
         (lambda: None, {"phase": "TRAIN"}, "--phase changed"),
@@ -323,6 +385,8 @@ def state(**options):
         (lambda: None, {"plugin": (Path("p"),)}, "--plugin changed"),
         (lambda: None, {"build_python": "/usr/bin/env"}, "--build-python changed"),
         (lambda: None, {"no_cache": True}, "--no-cache"),
+        (lambda: None, {"gpu": True}, "--gpu changed"),
+        (lambda: None, {"gpu": False}, None),
         (lambda: None, {"force": True, "timeout": 9.0}, None),
         (rewrite_net, {}, "net.h5 changed"),
         (lambda: os.remove("out/names.json"), {}, "names.json is missing"),
@@ -380,6 +444,19 @@ def test_the_document_of_what_is_up_to_date(model, call_json):
     assert document["stages"]["extract"] == first["stages"]["extract"]
     assert (document["status"], document["exit_code"], document["out"]) == ("ok", 0, "out")
     assert document["seconds"] == 1.0
+
+
+def test_what_is_no_file_leaves_no_descriptor(model):
+    """A thousand models of a batch may each have one."""
+    (OUT / "logs" / "made_of.json").mkdir(parents=True)
+    before = os.dup(0)
+    os.close(before)
+    for _ in range(3):
+        assert not record.is_there(OUT)
+        assert digests.hashed(OUT) == (None, "")
+    after = os.dup(0)
+    os.close(after)
+    assert after == before
 
 
 def test_in_threads(model, call_json):

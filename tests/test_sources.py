@@ -46,6 +46,7 @@ def test_it_tells_what_was_hashed(file):
             "inode": status.st_ino,
             "size": len(CONTENT),
             "mtime_ns": status.st_mtime_ns,
+            "ctime_ns": status.st_ctime_ns,
             "sha256": hashlib.sha256(CONTENT).hexdigest(),
         }
     ]
@@ -83,6 +84,18 @@ def exchange(path):
 )
 def test_nothing_is_told_of_what_changed_meanwhile(between, file):
     assert read(file, lambda: between(file)) is None
+
+
+def test_nothing_is_told_of_what_changed_before_it_was_hashed(file, monkeypatch):
+    """Whatever the clock of its file system says: it may have been read before that."""
+    hashed = sources.sha256
+
+    def late(path, failed):
+        write(file, CONTENT)
+        return hashed(path, failed)
+
+    monkeypatch.setattr(sources, "sha256", late)
+    assert read(file) is None
 
 
 def test_a_file_that_was_written_as_the_job_began_is_not_told_of(file, monkeypatch):

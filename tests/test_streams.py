@@ -161,7 +161,17 @@ def test_a_terminal_is_not_written_to(tmp_path):
     os.close(theirs)
     os.close(ours)
     assert done.returncode == 2
-    assert b"which is a terminal (redirect it)" in done.stderr
+    assert b"which is a terminal or closed (redirect it)" in done.stderr
+
+
+def test_a_closed_stdout():
+    """As `>&-` makes it."""
+    argv = [sys.executable, "-m", "stage_extract", *map(str, NET), "-o", "-"]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *argv], cwd=str(ROOT), stderr=subprocess.PIPE, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert b"which is a terminal or closed (redirect it)" in done.stderr
 
 
 def test_a_full_disk_behind_stdout():

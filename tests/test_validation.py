@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 import orchestrate
 from driver import display, validation
+from driver.cluster.session import Cluster
 from driver.options import Options
 from schemas.errors import MalformedModel, UsageError
 from schemas.presets import PRESETS
@@ -643,3 +645,20 @@ def test_how_it_goes_is_shown_beside_the_bar():
     shown.done("validate")
     display.console(stream).print(display.grid(shown.rows()))
     assert stream.getvalue().count("images/s") == 1
+
+
+def test_the_shards_of_a_cluster_are_told_as_one_run(tmp_path, monkeypatch):
+    accuracy = {"accuracy": {"1": 0.75}, "images": 4, "unreadable": []}
+    told = {**accuracy, "confusions": [], "worst_classes": []}
+    found = {"results": "all.json", "summary": told, "runs": []}
+    monkeypatch.setattr(validation, "score_all", lambda *args: time.sleep(0.2) or [])
+    monkeypatch.setattr(validation, "run_job", lambda *args, **options: found)
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "names.json").touch()
+    request = validation.Request(
+        tmp_path / "net", tmp_path, None, tmp_path / "all.json", None, None, False, {}
+    )
+    cluster = Cluster("tcp://localhost:1")
+    outcome = validation.validate(request, Options(), display.Display(False, False), 2, cluster)
+    assert outcome.title == f"{tmp_path / 'net'}: 75.0% top-1, of 4 images"
+    assert outcome.document["seconds"] >= 0.2

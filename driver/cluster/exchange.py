@@ -7,6 +7,7 @@ taken out, so that no half-written or changed file passes.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tarfile
 import uuid
@@ -33,7 +34,9 @@ class Exchange:
 
     def __init__(self, folder: Path, url: str | None) -> None:
         self.shared = url is None
-        self.place = str(folder.absolute()) if url is None else url
+        if url is None or "://" not in url:  # a folder, the same one for all processes
+            url = os.path.abspath(folder if url is None else url)
+        self.place = url
         self._root = f"{self.place.rstrip('/')}/exchange-{uuid.uuid4().hex}"
         self._system()
 
@@ -163,7 +166,8 @@ def unpack(archive: Path, target: Path) -> None:
 
 def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
     name = PurePosixPath(member.name)
-    if name.is_absolute() or ".." in name.parts or not (member.isdir() or member.isreg()):
+    plain = member.isdir() or (member.isreg() and not member.issparse())
+    if name.is_absolute() or ".." in name.parts or not plain:
         raise MalformedModel(f"a file or a folder below was expected, not {member.name!r:.200}")
     place = target.joinpath(*name.parts)
     if member.isdir():

@@ -24,8 +24,8 @@ from driver.display import Display
 from driver.options import Options
 from driver.outcome import failed_document, ok_document
 from driver.pipeline import check_conversion
-from driver.workspace import Workspace, is_failure
-from schemas.errors import EnvironmentProblem, revive
+from driver.workspace import Workspace, check_target_folder, is_failure
+from schemas.errors import ConversionError, EnvironmentProblem, revive
 
 if TYPE_CHECKING:
     from driver.validation import Request
@@ -92,6 +92,7 @@ def _begun(entry: Entry, out: Path, folder: Path, session: Session) -> _Model:
     if reused is None:
         session.submit(model, extract, sent, resource=CAFFE)
         return model
+    model.reused = reused
     model.extracted = {
         "stage": {**reused.result, "reused": True},
         "net": session.exchange.put(net),
@@ -109,6 +110,7 @@ class _Model:
     Attributes:
         sent: what its tasks are told.
         extracted: what the first of them returned.
+        reused: what stood in for it, if an earlier run's net.h5 did.
     """
 
     name: str
@@ -116,6 +118,7 @@ class _Model:
     asked: record.Asked
     sent: dict[str, Any]
     extracted: dict[str, Any] | None = None
+    reused: record.Extraction | None = None
 
     def document(self, done: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
         """Gives what the last task returned its place, and sums the model up."""
@@ -132,13 +135,14 @@ class _Model:
         failed = self.out.with_name(self.out.name + ".failed")
         document.pop("kept", None)
         if done.get("kept") and (is_failure(failed) or not os.path.lexists(failed)):
-            with contextlib.suppress(_Kept), Workspace(self.out) as work:
+            # Whatever happens to that: the document says what went wrong with the model.
+            with contextlib.suppress(_Kept, ConversionError), Workspace(self.out) as work:
                 fresh = exchange.get_folder(done["kept"], work.folder / "failed", work.folder)
                 if failed.exists():
                     os.replace(failed, work.folder / "old")
                 os.replace(fresh, failed)
+                document["kept"] = str(failed)
                 raise _Kept
-            document["kept"] = str(failed)
         return document
 
     def _made(self, done: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
@@ -146,8 +150,8 @@ class _Model:
         extracted, built = self.extracted["stage"], done["stage"]
         with Workspace(self.out) as work:
             fresh = exchange.get_folder(done["out"], work.folder / "made", work.folder)
-            extraction = record.made(self.asked, extracted, fresh / "net.h5")
-            record.write(fresh / "logs" / record.MADE_OF, extraction, self.asked)
+            record.write(fresh / "logs" / record.MADE_OF, self._extraction(fresh), self.asked)
+            check_target_folder(self.out, True, ())  # something may have appeared meanwhile
             try:
                 _place(fresh, self.out)
             finally:
@@ -156,6 +160,13 @@ class _Model:
         seconds = sum(stage.get("seconds") or 0.0 for stage in stages.values())
         return ok_document(str(self.out), worst=built.get("worst"), seconds=seconds, stages=stages)
 
+    def _extraction(self, fresh: Path) -> record.Extraction:
+        """What the net.h5 in the folder `fresh` is made of."""
+        assert self.extracted is not None
+        if self.reused is not None:
+            return record.of_copy(self.reused, fresh / "net.h5")
+        return record.made(self.asked, self.extracted["stage"], fresh / "net.h5")
+
 
 class _Kept(Exception):
     """Ends a `Workspace` as a failure does: what is left of that stays."""
@@ -163,6 +174,10 @@ class _Kept(Exception):
 
 def _place(fresh: Path, out: Path) -> None:
     """Gives `fresh` the name `out`; what had it is left for `Workspace.sweep`."""
+    for path in fresh.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
     with interrupts.shielded():
         if os.path.lexists(out):
             os.replace(out, out.with_name(f".{out.name}.{os.getpid()}.old"))
@@ -194,6 +209,7 @@ def score_all(
             },
             "others": {name: session.sent(name, value) for name, value in request.others.items()},
             "python": options.build_python,
+            "gpu": options.gpu,
             "timeout": options.timeout,
         }
         parts = [f"{number}/{count}" for number in range(1, count + 1)]

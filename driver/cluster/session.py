@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 import queue
 import re
 import threading
@@ -18,7 +19,7 @@ from typing import Any
 
 from driver import interrupts
 from driver.cluster.exchange import EXTRA, Exchange
-from driver.cluster.tasks import dismiss
+from driver.cluster.tasks import dismiss, run, version
 from driver.options import Options
 from driver.outcome import failed_document
 from driver.workspace import ScratchSpace
@@ -79,6 +80,20 @@ def named(scheduler: str | None, storage: str | None, patience: float | None) ->
     return Cluster(scheduler, storage, patience)
 
 
+class _Call:
+    """A call as a pickle, made where that is loaded.
+
+    So what a Dask worker cannot import fails a task. Were our functions the task's own, Dask would
+    load them with its message, and a worker that cannot ends, and the next one with it.
+    """
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        self._call = function, args
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self._call
+
+
 class Session:
     """The driver's connection to a cluster for one run; what is still under way ends with it.
 
@@ -108,9 +123,8 @@ class Session:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        with interrupts.shielded(), contextlib.suppress(Exception):
-            self._client.cancel(list(self._running), force=True)
         with interrupts.shielded():
+            _within(2.0, self._cancel)
             _within(2.0, self._dismiss)
             try:
                 self.exchange.remove()
@@ -118,6 +132,9 @@ class Session:
                 self._show.warning(str(problem))
             with contextlib.suppress(Exception):
                 self._client.close(timeout=2)
+
+    def _cancel(self) -> None:
+        self._client.cancel(list(self._running), force=True)
 
     def _dismiss(self) -> None:
         self._client.run(dismiss, on_error="ignore")
@@ -151,9 +168,8 @@ class Session:
     def submit(self, tag: Any, task: Callable[..., Any], *args: Any, resource: str) -> None:
         """Starts a task, on a worker with `resource`; `ended` tells `tag` when it is over."""
         future = self._client.submit(
-            task,
-            *args,
-            self.exchange,
+            pickle.loads,
+            pickle.dumps(_Call(run, version(), task, *args, self.exchange)),
             key=f"orchestrate-{task.__name__}-{uuid.uuid4().hex}",
             resources={resource: 1},
             retries=RETRIES,
@@ -176,11 +192,18 @@ class Session:
             except queue.Empty:
                 self.look()
                 continue
-            _, tag = self._running.pop(future)
+            resource, tag = self._running.pop(future)
             try:
                 result: dict[str, Any] = future.result(timeout=CONNECT)
                 return tag, result
             except Exception as error:
+                late = isinstance(error, self._distributed.TimeoutError)
+                if late and self._client.status == "running":
+                    # Lost with its worker: Dask has it made again.
+                    self._running[future] = resource, tag
+                    self._ended.put(future)
+                    self.look()
+                    continue
                 return tag, {"failed": failed_document(self._lost(error)), "warnings": []}
             except self._distributed.CancelledError as error:
                 return tag, {"failed": failed_document(self._lost(error)), "warnings": []}
@@ -197,6 +220,12 @@ class Session:
         if isinstance(error, distributed.CancelledError | distributed.TimeoutError):
             return EnvironmentProblem(
                 "the Dask scheduler was lost", self._cluster.scheduler, "start it and run again"
+            )
+        if isinstance(error, ImportError | AttributeError):
+            return EnvironmentProblem(
+                f"a Dask worker lacks what a task needs: {error}",
+                self._cluster.scheduler,
+                "install this project there, of the same version",
             )
         return error
 

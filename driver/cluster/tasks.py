@@ -23,11 +23,13 @@ from typing import Any
 from driver import interrupts, record
 from driver.cluster.exchange import Exchange
 from driver.crew import Crew
+from driver.digests import CLOCK_TICK, code_digest
 from driver.display import Display
 from driver.job import run_job
 from driver.options import Options
 from driver.outcome import failed_document
 from driver.pipeline import hdf5_from_outside
+from driver.worker import ROOT
 from driver.workspace import ScratchSpace, Workspace
 from schemas.errors import EnvironmentProblem
 
@@ -35,6 +37,26 @@ MAX_LOG = 1 << 18  # bytes
 
 IDLE = 60.0
 """Seconds for which our workers wait for the next task before they are ended."""
+
+
+def version() -> str:
+    """What tells this project from another version of it."""
+    return code_digest(ROOT, ("driver", "schemas", "stage_extract", "stage_build"))
+
+
+def run(asked: str, task: Callable[..., Any], *args: Any) -> Any:
+    """Runs a task for a driver of the version `asked`.
+
+    Raises:
+        EnvironmentProblem: this is another one, whose results would be taken for that one's.
+    """
+    if asked != version():
+        raise EnvironmentProblem(
+            "this Dask worker has another version of the project",
+            socket.gethostname(),
+            "install the same one on all machines, and start the Dask worker again",
+        )
+    return task(*args)
 
 
 class _Cancelled(Exception):
@@ -154,7 +176,8 @@ class _Inputs:
                     "share the folder under the same path, or pass --storage",
                 )
             return original
-        target = self._folder / "inputs" / sent["name"][:16] / original.name
+        # Not its hash: two files of the same content and name are still two.
+        target = self._folder / "inputs" / sent["name"].rpartition("-")[2] / original.name
         if not target.exists() and sent["folder"]:
             self._exchange.get_folder(sent["name"], target, self._folder)
         elif not target.exists():
@@ -183,6 +206,8 @@ def extract(model: Mapping[str, Any], exchange: Exchange) -> dict[str, Any]:
         options = inputs.options(model["options"])
         net, weights = inputs.path(model["prototxt"]), inputs.path(model["weights"])
         assert net is not None
+        if not exchange.shared:
+            time.sleep(2e-9 * CLOCK_TICK)  # no record is made of files that are just written
         interchange = folder / "net.h5"
 
         def run(work: Workspace, crew: Crew, show: Display) -> dict[str, Any]:
@@ -306,6 +331,7 @@ def score(request: Mapping[str, Any], shard: str, exchange: Exchange) -> dict[st
                     work,
                     show,
                     python=request["python"],
+                    gpu=request["gpu"],
                     timeout=request["timeout"],
                 )
         except Exception as problem:
