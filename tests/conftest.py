@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from tests import goldens, left_behind
-from tests.rooms import call, call_json, room  # noqa: F401  fixtures
+from tests.rooms import call, call_json, late, room  # noqa: F401  fixtures
 
 
 def pytest_configure(config):

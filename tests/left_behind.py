@@ -26,7 +26,7 @@ from tests.paths import ROOT
 TOKENS = "ORCHESTRATE_TESTS"
 """The environment variable with the tokens of a session and those that it runs in."""
 
-PATIENCE = 5.0
+PATIENCE = 10.0
 """Seconds in which what was told to end may end."""
 
 WORK = re.compile(r"\..+\.(work|partial|old|lock)")
@@ -68,7 +68,7 @@ class Look:
         base = session.config._tmp_path_factory.getbasetemp()
         processes = lasting(self.token)
         self.found = [f"process {pid}: {command}" for pid, command in processes.items()]
-        self.found += [f"temporary: {path}" for path in temporary(self.temporary)]
+        self.found += [f"temporary: {told(path)}" for path in temporary(self.temporary)]
         self.found += [f"work: {path}" for path in works(base)]
         self.found += [f"work: {path}" for path in works(ROOT) if path not in self.known]
         if self.found and session.exitstatus == pytest.ExitCode.OK:
@@ -108,6 +108,13 @@ def processes(token: str) -> Iterator[tuple[int, str]]:
 def temporary(folder: Path) -> list[Path]:
     """The temporary files in `folder` but those of libraries."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith(OTHERS))
+
+
+def told(path: Path) -> str:
+    """A path, and what it holds: whoever left it is found by that."""
+    if path.is_dir():
+        return f"{path}, with {sorted(each.name for each in path.iterdir())}"
+    return f"{path}, {path.lstat().st_size} bytes"
 
 
 def works(folder: Path) -> Iterator[Path]:

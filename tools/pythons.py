@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import fcntl
 import functools
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,16 +84,33 @@ def environment(version: str, full: bool = False) -> Path | None:
     ).hexdigest()
     folder = ENVIRONMENTS / f"py{version.replace('.', '')}{'-full' if full else ''}"
     python, stamp = folder / "bin" / "python", folder / "stamp"
-    if not stamp.is_file() or stamp.read_text() != wanted:
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([exe, "-m", "venv", folder], check=True)
-        install = [str(python), "-m", "pip", "install", *PIP_OPTIONS]
-        if full:
-            subprocess.run([*install, "setuptools"], cwd=ROOT, check=True)
-            install.append("--no-build-isolation")
-        subprocess.run([*install, *packages], cwd=ROOT, check=True)
-        stamp.write_text(wanted)
+    with _alone():
+        if not stamp.is_file() or stamp.read_text() != wanted:
+            shutil.rmtree(folder, ignore_errors=True)
+            _make(exe, folder)
+            install = [str(python), "-m", "pip", "install", *PIP_OPTIONS]
+            if full:
+                subprocess.run([*install, "setuptools"], cwd=ROOT, check=True)
+                install.append("--no-build-isolation")
+            subprocess.run([*install, *packages], cwd=ROOT, check=True)
+            stamp.write_text(wanted)
     return python
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Tests run side by side, and each may need the same environment."""
+    ENVIRONMENTS.mkdir(exist_ok=True)
+    with (ENVIRONMENTS / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(exe: Path, folder: Path) -> None:
+    """Makes a virtual environment. Python 3.8 forgets a temporary file over that."""
+    with tempfile.TemporaryDirectory() as aside:
+        env = {**os.environ, "TMPDIR": aside}
+        subprocess.run([exe, "-m", "venv", folder], check=True, env=env)
 
 
 def room_tests() -> list[Path]:
