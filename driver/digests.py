@@ -95,25 +95,26 @@ def hashed(path: str | Path) -> tuple[os.stat_result | None, str]:
         return None, ""
 
 
-def size_and_time(path: Path) -> list[int]:
-    """Size and time of modification of a regular file; of anything else nothing."""
+def identity(path: Path) -> list[int]:
+    """Inode, size and times of modification and change of a regular file; else nothing.
+
+    An archive can bring any of them but the last, and so can no file that somebody else has made
+    pass for one of ours. A link more or less changes it: such a file is copied.
+    """
     try:
         status = os.lstat(path)
     except OSError:
         return []
-    return [status.st_size, status.st_mtime_ns] if stat.S_ISREG(status.st_mode) else []
+    if not stat.S_ISREG(status.st_mode):
+        return []
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def link_or_copy(source: Path, target: Path, expected: list[int]) -> bool:
-    """Whether `target` is now the file of the size and time that are expected."""
+def copied(source: Path, target: Path, expected: list[int]) -> bool:
+    """Whether `target` is now a copy of the file with the identity that is expected."""
     try:
-        try:
-            os.link(source, target, follow_symlinks=False)
-        except (OSError, NotImplementedError):  # another file system, or links are refused
-            shutil.copy2(source, target, follow_symlinks=False)
-        # `source` itself where it was copied: some file systems round times.
-        told = target if os.path.samefile(source, target) else source
-        if size_and_time(told) == expected and size_and_time(target)[:1] == expected[:1]:
+        shutil.copyfile(source, target, follow_symlinks=False)
+        if identity(source) == expected and identity(target)[1:2] == expected[1:2]:
             return True
     except OSError:
         pass

@@ -2,9 +2,10 @@
 
 OUT/logs/made_of.json holds a part for each stage: what it was asked, and what came of it. Files are
 known by path, inode, size and the times of modification and of change, which nobody can set; one
-that is not where or as it was is hashed, and is the same while its SHA-256 is. Records are read as
-any file from outside is: what is not exactly as expected counts as no record. Safe to use from
-several threads.
+that is not where or as it was is hashed, and is the same while its SHA-256 is. net.h5 itself is
+taken only where it is the very file that was written here, whose times nobody can bring along: a
+record that came with somebody else's model tells nothing. Records are read as any file from outside
+is: what is not exactly as expected counts as no record. Safe to use from several threads.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from driver.digests import (
     CLOCK_TICK,
     at_once,
     code_digest,
+    copied,
     folder_digest,
     hashed,
-    link_or_copy,
+    identity,
     modules_digest,
-    size_and_time,
     told_apart,
 )
 from driver.options import Options
@@ -117,7 +118,7 @@ def made(asked: Asked, result: dict[str, Any], net_file: Path) -> Extraction:
         **asked.extract,
         "arguments": asked.files,
         "files": told.get("files"),
-        "net.h5": size_and_time(net_file),
+        "net.h5": identity(net_file),
         "result": told,
     }
     return Extraction(_extraction({"extract": part}), told)
@@ -125,7 +126,7 @@ def made(asked: Asked, result: dict[str, Any], net_file: Path) -> Extraction:
 
 def of_copy(extraction: Extraction, net_file: Path) -> Extraction:
     """The same, of a copy of its net.h5."""
-    return replace(extraction, part={**(extraction.part or {}), "net.h5": size_and_time(net_file)})
+    return replace(extraction, part={**(extraction.part or {}), "net.h5": identity(net_file)})
 
 
 def reuse(out: Path, asked: Asked, target: Path) -> Extraction | None:
@@ -138,11 +139,11 @@ def reuse(out: Path, asked: Asked, target: Path) -> Extraction | None:
         if part is None:
             continue
         found = folder / "net.h5"
-        if size_and_time(found) != part["net.h5"] or _change(part, asked.extract):
+        if identity(found) != part["net.h5"] or _change(part, asked.extract):
             continue
         files = [now for _, now in _files_now(part, asked)]
-        if None not in files and link_or_copy(found, target, part["net.h5"]):
-            current = {"arguments": asked.files, "files": files, "net.h5": size_and_time(target)}
+        if None not in files and copied(found, target, part["net.h5"]):
+            current = {"arguments": asked.files, "files": files, "net.h5": identity(target)}
             return Extraction({**part, **current}, part["result"], found)
     return None
 
@@ -269,7 +270,7 @@ def _current(entry: Part, path: str) -> Part | None:
 
 
 def _difference_of_result(out: Path, extract: Part, built: Part) -> str | None:
-    if size_and_time(out / "net.h5") != extract["net.h5"]:
+    if identity(out / "net.h5") != extract["net.h5"]:
         return "net.h5 changed"
     for name, size in built["files"].items():
         # A name of our own making, or somebody's: nothing outside is asked for.
@@ -338,7 +339,7 @@ def _extraction(document: dict[str, Any]) -> Part | None:
         and _all(part.get("files"), _is_file)
         and _all(part.get("arguments"), _is_argument)
         and _all(part.get("net.h5"), _is_count)
-        and len(part["net.h5"]) == 2
+        and len(part["net.h5"]) == 4
         and _is_result(part.get("result"))
     )
     return part if fits else None

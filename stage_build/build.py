@@ -310,7 +310,10 @@ def _place(folder: Path, job: Job) -> None:
 
 
 def _keep_record(folder: Path, record: Path, result: dict[str, Any]) -> None:
-    """Keeps the record, and beside it what came of the build: its result, its files and sizes."""
+    """Keeps the record, and beside it what came of the build: its result, its files and sizes.
+
+    The record tells net.h5 by its `driver.digests.identity`, which moving it here has changed.
+    """
     logs = folder / "logs"
     sizes = {
         path.relative_to(folder).as_posix(): path.stat().st_size
@@ -318,7 +321,12 @@ def _keep_record(folder: Path, record: Path, result: dict[str, Any]) -> None:
         if path.is_file() and logs not in path.parents
     }
     logs.mkdir(exist_ok=True)
-    shutil.copyfile(record, logs / record.name)
+    told = json.loads(record.read_text("utf-8"))
+    if told.get("extract"):
+        status = (folder / "net.h5").stat()
+        times = [status.st_mtime_ns, status.st_ctime_ns]
+        told["extract"]["net.h5"] = [status.st_ino, status.st_size, *times]
+    (logs / record.name).write_text(json.dumps(told), encoding="utf-8")
     built = {"version": 1, "result": result, "files": sizes}
     (logs / "built.json").write_text(json.dumps(built), encoding="utf-8")
 

@@ -110,6 +110,13 @@ def edit(*path, value):
     return edit
 
 
+def bring_along():
+    """The model as a copy brings it, record, times and all: it may be a stranger's."""
+    shutil.copytree("out", "theirs", copy_function=shutil.copy2)
+    shutil.rmtree("out")
+    os.rename("theirs", "out")
+
+
 def rewrite_net():
     path = Path("out/net.h5")
     path.write_text(path.read_text())
@@ -147,6 +154,7 @@ def test_stage_1_is_skipped_after(between, second, again):
         (lambda: None, ("--outputs", "ip1")),
         (lambda: os.environ.__setitem__("USE_PYCAFFE", "1"), None),
         (rewrite_net, None),
+        (bring_along, None),
         (lambda: os.remove("out/net.h5"), None),
         (lambda: os.remove(MADE_OF), None),
         (damage(""), None),
@@ -389,6 +397,7 @@ def state(**options):
         (lambda: None, {"gpu": False}, None),
         (lambda: None, {"force": True, "timeout": 9.0}, None),
         (rewrite_net, {}, "net.h5 changed"),
+        (bring_along, {}, "net.h5 changed"),
         (lambda: os.remove("out/names.json"), {}, "names.json is missing"),
         (lambda: Path("out/names.json").write_text("{ }"), {}, "names.json changed"),
         (lambda: os.remove("out/logs/built.json"), {}, "no record"),
@@ -460,18 +469,14 @@ def test_what_is_no_file_leaves_no_descriptor(model):
 
 
 def test_in_threads(model, call_json):
-    """Each with a model of its own, of the same files."""
     call_json("convert", *ARGUMENTS)
-    for number in range(16):
-        shutil.copytree("out", f"out{number}", copy_function=shutil.copy2)
     touch()
     found = {}
 
     def look(number):
-        out = Path(f"out{number}")
         asked = record.Asked.of(NET_FILE, WEIGHTS, OPTIONS)
-        taken = record.reuse(out, asked, out / "taken.h5")
-        found[number] = (record.up_to_date(out, NET_FILE, WEIGHTS, OPTIONS), taken is not None)
+        taken = record.reuse(OUT, asked, Path(f"taken{number}.h5"))
+        found[number] = (record.up_to_date(OUT, NET_FILE, WEIGHTS, OPTIONS), taken is not None)
 
     threads = [threading.Thread(target=look, args=(number,)) for number in range(16)]
     for thread in threads:
