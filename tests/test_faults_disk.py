@@ -5,18 +5,15 @@ Real conversions of examples/digits over an earlier result, which must stay byte
 
 from __future__ import annotations
 
-import errno
 import json
 import resource
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
-from schemas.events import as_conversion_error
 from tests import filling_disk
 from tests.namespaces import in_namespace
 from tests.paths import ROOT
@@ -77,49 +74,6 @@ def require_nothing_but(files: dict[str, str], earlier: Path) -> None:
     assert ours == filling_disk.manifest(earlier)
     if len(files) > len(ours):
         assert "out.failed/report.json" in files
-
-
-def a_zip_archive():
-    with zipfile.ZipFile("/dev/full", "w") as archive, archive.open("a", "w") as member:
-        member.write(bytes(1 << 20))
-
-
-def tensorflow_s_own():
-    class InternalError(Exception):
-        pass
-
-    raise InternalError("/out/variables; No space left on device [Op:SaveV2]")
-
-
-def h5py_s_own():
-    text = "Can't write data (file write failed, errno = 28, error message = '...')"
-    raise OSError(errno.ENOSPC, text)
-
-
-def h5py_s_when_it_closes():
-    try:
-        h5py_s_own()
-    finally:
-        raise RuntimeError("Can't decrement id ref count")
-
-
-@pytest.mark.parametrize(
-    "write",
-    [a_zip_archive, tensorflow_s_own, h5py_s_own, h5py_s_when_it_closes],
-    ids=lambda write: write.__name__,
-)
-def test_what_libraries_make_of_a_full_disk(write):
-    if write is a_zip_archive and not Path("/dev/full").exists():
-        pytest.skip("no /dev/full")
-    with pytest.raises(Exception, match=r".") as caught:
-        write()
-    error = as_conversion_error(caught.value)
-    assert (error.exit_code, error.message) == (FULL, "no space left on device")
-
-
-def test_another_fault_stays_one():
-    assert as_conversion_error(ValueError("no space")).exit_code == 6
-    assert as_conversion_error(OSError("file signature not found")).exit_code == 7
 
 
 CONVERT = ("convert", *INPUTS, "--force")
