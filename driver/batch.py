@@ -160,7 +160,7 @@ def _convert_all(
     def lane(number: int) -> None:
         room = work.folder / f"lane-{number}"
         (room / "logs").mkdir(parents=True)
-        with Crew(room, entries[0].options.build_python, board.verbose, threads) as crew:
+        with Crew(room, board.verbose, threads) as crew:
             while True:
                 try:
                     entry = pending.popleft()

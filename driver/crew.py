@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from driver.display import Display
 from driver.interrupts import shielded
 from driver.job import result_of
-from driver.worker import Worker, end, interpreter
+from driver.options import Options
+from driver.worker import Worker, end, interpreter, path_argument
 from driver.workspace import Workspace
+from schemas import streams
 
 LARGE = 1 << 30
 """Bytes at which a worker is not kept for the next job."""
@@ -41,12 +43,6 @@ class Standing:
         self._threads = threads
         self._worker: Worker | None = None
         self._started_with: tuple[str, bool | None] = ("", None)
-
-    def __enter__(self) -> Standing:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.dismiss()
 
     def dismiss(self) -> None:
         """Ends the worker, if there is one."""
@@ -109,30 +105,90 @@ class Crew:
 
     Args:
         room: holds the workers' logs, in a folder of that name, and their temporary files.
-        build_python: the interpreter of the build worker, if one was named.
         verbose: passed on to the workers.
         threads: with how many each of them computes; see `driver.environment.environment`.
     """
 
-    def __init__(
-        self,
-        room: Path,
-        build_python: str | None,
-        verbose: bool = False,
-        threads: int | None = None,
-    ) -> None:
-        self.build_python = build_python
+    def __init__(self, room: Path, verbose: bool = False, threads: int | None = None) -> None:
         self.extractor = Standing("extract", room, verbose, threads)
         self.builder = Standing("build", room, verbose, threads)
-        self._stack = ExitStack()
 
     def __enter__(self) -> Crew:
-        self._stack.enter_context(self.extractor)
-        self._stack.enter_context(self.builder)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._stack.close()
+        self.dismiss()
+
+    def dismiss(self) -> None:
+        """Ends the workers; the next job would start others."""
+        self.builder.dismiss()
+        self.extractor.dismiss()
+
+    def extract(
+        self,
+        net: Path,
+        weights: Path | None,
+        target: Path,
+        options: Options,
+        work: Workspace,
+        show: Display,
+        beside: Worker | None = None,
+    ) -> dict[str, Any]:
+        """Stage 1: Caffe files -> `target`, a net.h5."""
+        return self.extractor.run(
+            options.extract_argv(net, weights, target),
+            work,
+            show,
+            python=options.extract_python,
+            beside=beside,
+            opening=hdf5_from_outside(weights),
+            timeout=options.timeout,
+        )
+
+    def build(
+        self,
+        net: Path,
+        extracted: dict[str, Any],
+        made_of: Path,
+        options: Options,
+        work: Workspace,
+        show: Display,
+        outside: bool = False,
+    ) -> dict[str, Any]:
+        """Stage 2: net.h5, which goes into the result, -> `work`'s target.
+
+        Args:
+            extracted: stage 1's result, for the report.
+            made_of: the record that is kept with the logs.
+            outside: whether net.h5 was not written just now.
+        """
+        report = work.folder / "extract.json"
+        report.write_text(json.dumps(extracted), encoding="utf-8")
+        argv = options.build_argv(net, work.out)
+        argv += ["--adopt", "--logs", path_argument(work.logs)]
+        argv += ["--extract-report", path_argument(report), "--record", path_argument(made_of)]
+        argv += ["--build-log", path_argument(self.builder.log)]
+        return self.builder.run(
+            argv,
+            work,
+            show,
+            python=options.build_python,
+            gpu=options.gpu,
+            opening=net if outside else None,
+            timeout=options.timeout,
+        )
+
+
+def hdf5_from_outside(path: Path | None) -> Path | None:
+    """`path` if libhdf5 will open it, which goes by what it holds, whatever its name is."""
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            found = file.read(len(streams.SIGNATURE))
+            return path if found == streams.SIGNATURE else None
+    except OSError:  # told by the worker
+        return None
 
 
 def _peak(result: dict[str, Any]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from driver import record
-from driver.crew import Crew
+from driver.crew import Crew, hdf5_from_outside
 from driver.display import Display
 from driver.job import run_job
 from driver.options import Options
@@ -36,7 +35,7 @@ PIPE = Path(streams.PIPE)
 def convert(net: Path, weights: Path | None, out: Path, options: Options, show: Display) -> Outcome:
     """Both stages: TensorFlow is imported while the Caffe files are read."""
     check_conversion(net, weights, out, options)
-    with Workspace(out) as work, Crew(work.folder, options.build_python, show.verbose) as crew:
+    with Workspace(out) as work, Crew(work.folder, show.verbose) as crew:
         return convert_in(work, crew, net, weights, options, show)
 
 
@@ -63,7 +62,7 @@ def convert_in(
     asked = Asked.of(net, weights, options)
     interchange = work.folder / "net.h5"
     # It imports TensorFlow meanwhile.
-    builder = crew.builder.warm(crew.build_python, show, options.gpu)
+    builder = crew.builder.warm(options.build_python, show, options.gpu)
     reused = None if options.no_cache else record.reuse(work.out, asked, interchange)
     if reused is not None:
         extraction = reused
@@ -71,34 +70,13 @@ def convert_in(
         for note in record.warnings_of(reused.result):
             show.warning(note)
     else:
-        result = crew.extractor.run(
-            options.extract_argv(net, weights, interchange),
-            work,
-            show,
-            python=options.extract_python,
-            beside=builder,
-            opening=hdf5_from_outside(weights),
-            timeout=options.timeout,
-        )
+        result = crew.extract(net, weights, interchange, options, work, show, builder)
         extraction = record.made(asked, result, interchange)
     show.done("extract")
-    report = work.folder / "extract.json"
-    report.write_text(json.dumps(extraction.result), encoding="utf-8")
     made_of = work.folder / record.MADE_OF
     record.write(made_of, extraction, asked)
-    argv = options.build_argv(interchange, work.out)
-    argv += ["--adopt", "--logs", path_argument(work.logs)]
-    argv += ["--extract-report", path_argument(report), "--record", path_argument(made_of)]
-    argv += ["--build-log", path_argument(crew.builder.log)]
-    built = crew.builder.run(
-        argv,
-        work,
-        show,
-        python=crew.build_python,
-        gpu=options.gpu,
-        opening=interchange if reused else None,
-        timeout=options.timeout,
-    )
+    outside = reused is not None
+    built = crew.build(interchange, extraction.result, made_of, options, work, show, outside)
     show.done("build")
     told = {**extraction.result, "reused": True} if reused else extraction.result
     return _built(work.out, built, {"extract": told, "build": _without_out(built)}, began)
@@ -206,18 +184,6 @@ def verify(out: Path, options: Options, show: Display, verbose: bool = False) ->
         title=f"{out} is verified",
         facts=[*_proof(result), ("time", f"{seconds:.1f} s")],
     )
-
-
-def hdf5_from_outside(path: Path | None) -> Path | None:
-    """`path` if libhdf5 will open it, which goes by what it holds, whatever its name is."""
-    if path is None:
-        return None
-    try:
-        with path.open("rb") as file:
-            found = file.read(len(streams.SIGNATURE))
-            return path if found == streams.SIGNATURE else None
-    except OSError:  # told by the worker
-        return None
 
 
 def _publish(interchange: Path, out: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import os
 import shutil
 import socket
@@ -28,7 +27,6 @@ from driver.display import Display
 from driver.job import run_job
 from driver.options import Options
 from driver.outcome import failed_document
-from driver.pipeline import hdf5_from_outside
 from driver.worker import ROOT
 from driver.workspace import ScratchSpace, Workspace
 from schemas.errors import EnvironmentProblem
@@ -97,7 +95,7 @@ class _Crews:
     def _new(self, folder: Path) -> tuple[Crew, Path]:
         room = folder / f"crew-{uuid.uuid4().hex}"
         (room / "logs").mkdir(parents=True)
-        return Crew(room, None), room
+        return Crew(room), room
 
     def _end(self, only: Crew | None = None) -> None:
         with self._lock:
@@ -105,8 +103,7 @@ class _Crews:
             self._idle = [idle for idle in self._idle if idle not in ended]
         for crew, room, timer in ended:
             timer.cancel()
-            crew.extractor.dismiss()
-            crew.builder.dismiss()
+            crew.dismiss()
             shutil.rmtree(room, ignore_errors=True)
 
     def dismiss(self) -> None:
@@ -211,14 +208,7 @@ def extract(model: Mapping[str, Any], exchange: Exchange) -> dict[str, Any]:
         interchange = folder / "net.h5"
 
         def run(work: Workspace, crew: Crew, show: Display) -> dict[str, Any]:
-            return crew.extractor.run(
-                options.extract_argv(net, weights, interchange),
-                work,
-                show,
-                python=options.extract_python,
-                opening=hdf5_from_outside(weights),
-                timeout=options.timeout,
-            )
+            return crew.extract(net, weights, interchange, options, work, show)
 
         done = _stage(run, model, inputs, exchange, folder)
         if "stage" in done:
@@ -234,8 +224,6 @@ def build(
         inputs = _Inputs(exchange, folder)
         options = inputs.options(model["options"])
         interchange = exchange.get(extracted["net"], folder / "net.h5")
-        report = folder / "extract.json"
-        report.write_text(json.dumps(extracted["stage"]), encoding="utf-8")
         made_of = folder / record.MADE_OF  # a place for what the driver alone can tell
         made_of.write_text("{}", encoding="utf-8")
         out = folder / "made" / model["name"]
@@ -243,17 +231,7 @@ def build(
         def run(work: Workspace, crew: Crew, show: Display) -> dict[str, Any]:
             if "log" in extracted:
                 (work.logs / "extract.log").write_text(extracted["log"], encoding="utf-8")
-            argv = options.build_argv(interchange, out)
-            argv += ["--adopt", f"--logs={work.logs}", f"--extract-report={report}"]
-            argv += [f"--record={made_of}", f"--build-log={crew.builder.log}"]
-            return crew.builder.run(
-                argv,
-                work,
-                show,
-                python=options.build_python,
-                gpu=options.gpu,
-                timeout=options.timeout,
-            )
+            return crew.build(interchange, extracted["stage"], made_of, options, work, show)
 
         done = _stage(run, model, inputs, exchange, folder)
         if "stage" in done:
